@@ -17,7 +17,6 @@ from bhsearch.data.open_data import PHANTOM, open_settings
 from bhsearch.data.splits import Split
 from bhsearch.errors import DataError, StudyError
 from bhsearch.models.backbones.base import Backbone
-from bhsearch.models.backbones.joint import join
 from bhsearch.models.backbones.registry import find_backbones, name_of
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.study.checks.plugins import require_parts
@@ -215,7 +214,7 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
 
     members = keys.joined_of(study.tags, name)
     if members:
-        return join(name, [backbone_of(study, settings, member) for member in members])
+        return Backbone.join(name, [backbone_of(study, settings, member) for member in members])
     given = next((item for item in settings.backbones if name_of(item) == name), name)
     weights = Path(settings.weights_dir) if settings.weights_dir else None
     (backbone,) = find_backbones((given,), weights, trainable=study.tags.get(keys.REGIME) == FINETUNE).backbones

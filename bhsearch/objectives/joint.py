@@ -9,28 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, combinations
 
-from bhsearch.objectives.space import Parameter, Params, starting_points
+from bhsearch.objectives.space import JOINT_NAMES, Parameter, Params, starting_points
 
-COMBINE = (2, 3)  # values of `--combine` other than 0: the largest number of backbones that are joined
 N_JOINED = 3  # number of the best backbones, which are the only ones that are joined
-_PLACES = {0: (), 2: ("joint-1", "joint-2", "joint-3"), 3: ("joint-1", "joint-2", "joint-3", "joint-4")}
-ALL_PLACES = frozenset(_PLACES[max(COMBINE)])
 Joints = Mapping[str, Sequence[str]]
-
-
-def joint_names(combine: int) -> tuple[str, ...]:
-    """Return the names of the joint backbones: the pairs of three backbones, with `--combine 3` also all three.
-
-    Args:
-        combine: Value of `--combine`.
-    """
-    return _PLACES[combine]
 
 
 def backbones_of(space: Sequence[Parameter]) -> tuple[list[str], list[str]]:
     """Return the names of the single and of the joint backbones of a space."""
     names = [str(name) for row in space if row.name == "backbone" for name in row.choices]
-    return [name for name in names if name not in ALL_PLACES], [name for name in names if name in ALL_PLACES]
+    return [name for name in names if name not in JOINT_NAMES], [name for name in names if name in JOINT_NAMES]
 
 
 def first_points(space: Sequence[Parameter], joints: Joints) -> Iterable[Params]:

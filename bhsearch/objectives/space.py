@@ -72,6 +72,14 @@ LOG10_PENALTY = Parameter(
 # Unlike a linear head, a network with a hidden layer shrinks to nothing at a finite penalty, often between 10^2.5 and
 # 10^3. With a tenth of the penalty, nearly the whole range is of use to both.
 HIDDEN_PENALTY = 0.1
+# Choices of the parameter `backbone` that stand for several backbones, by their largest number (`--combine`): the
+# pairs of three backbones, then all three. What they stand for is decided during the study; see `objectives.joint`.
+JOINT_BACKBONES: dict[int, tuple[str, ...]] = {
+    0: (),
+    2: ("joint-1", "joint-2", "joint-3"),
+    3: ("joint-1", "joint-2", "joint-3", "joint-4"),
+}
+JOINT_NAMES = frozenset(JOINT_BACKBONES[3])
 _FROZEN = (
     Parameter("backbone", "network that computes the features", "", ("",)),
     Parameter("policy", "augmentation policy: the views of an image that heads are trained on", "none", VIEW_POLICIES),
@@ -123,15 +131,16 @@ def finetune_space(
     return (*row, *_with_policies(rest, policies))
 
 
-def frozen_space(backbones: Sequence[str], policies: Sequence[str] = ()) -> tuple[Parameter, ...]:
+def frozen_space(backbones: Sequence[str], policies: Sequence[str] = (), combine: int = 0) -> tuple[Parameter, ...]:
     """Return the search space of the frozen regime.
 
     Args:
-        backbones: Choices of the parameter `backbone`.
+        backbones: Choices of the parameter `backbone`, other than the joint backbones.
         policies: Names of additional augmentation policies, from plugins.
+        combine: Value of `--combine`, a key of `JOINT_BACKBONES`.
     """
     first, *rest = _FROZEN
-    return (replace(first, choices=tuple(backbones)), *_with_policies(rest, policies))
+    return (replace(first, choices=(*backbones, *JOINT_BACKBONES[combine])), *_with_policies(rest, policies))
 
 
 def _with_policies(space: Sequence[Parameter], policies: Sequence[str]) -> tuple[Parameter, ...]:

@@ -21,7 +21,6 @@ from bhsearch.models.augmentation.base import check_augmentations
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone
 from bhsearch.models.backbones.registry import find_backbones, name_of
 from bhsearch.models.resize import LEAST_SIZE, MOST_SIZE, make_resize
-from bhsearch.objectives.joint import joint_names
 from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, space_digest
 from bhsearch.study.development_rows import DevelopmentImages
 from bhsearch.study.events import ProgressReporter
@@ -146,7 +145,7 @@ class StudyContext:
         names = tuple(backbones)
         policies = self.settings.augmentations
         if self.regime == FROZEN:
-            return frozen_space((*names, *joint_names(self.settings.combine)), policies)
+            return frozen_space(names, policies, self.settings.combine)
         return finetune_space(names, self.image_sizes, policies)
 
     def metadata(self) -> NewMetadata:

@@ -9,7 +9,8 @@ from bhsearch.errors import RunError
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.joint import with_joined
 from bhsearch.objectives.frozen import FrozenObjective
-from bhsearch.objectives.joint import ALL_PLACES, Joints
+from bhsearch.objectives.joint import Joints
+from bhsearch.objectives.space import JOINT_NAMES
 from bhsearch.study.context import StudyContext
 from bhsearch.study.feature_precision import PrecisionChoice, joint_choice, stored_choices
 from bhsearch.study.objective_factory import Objective
@@ -17,6 +18,8 @@ from bhsearch.study.objective_factory import Objective
 
 def with_joints_of(context: StudyContext, engine: Engine) -> Mapping[str, Backbone]:
     """Return the backbones of a context, with the joint ones that a study has decided on."""
+    if not context.settings.combine:
+        return context.backbones
     return with_joined(context.backbones, engine.joints())
 
 
@@ -42,7 +45,7 @@ class TrialBackbones:
             RunError: If it is not decided which backbones are joined, since a user enqueued the trial too early.
         """
         name = trial.params.get("backbone")
-        if name in self._backbones or name not in ALL_PLACES or not isinstance(self._objective, FrozenObjective):
+        if name in self._backbones or name not in JOINT_NAMES or not isinstance(self._objective, FrozenObjective):
             return
         self._joints = self._engine.joints()
         if name not in self._joints:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict
@@ -11,10 +11,12 @@ from typing import Any, NotRequired, Protocol, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.errors import BackboneError
 from bhsearch.models import backend
 from bhsearch.models.backbones.licence import licence_text
 from bhsearch.plugins import Registry
 
+_JOINT = "joint"  # kind of joined backbones
 NAME_SEPARATOR = ":"  # separates the name of a kind from an argument, for kinds of other packages
 
 
@@ -85,6 +87,24 @@ class Backbone:
         file = Path(record["file"]) if record["file"] else None
         members = tuple(map(cls.from_record, record.get("members", ())))
         return cls(record["name"], file, record["digest"], record["kind"], members)
+
+    @classmethod
+    def join(cls, name: str, members: Sequence[Backbone]) -> Backbone:
+        """Return the backbone whose features are those of several backbones, concatenated in this order.
+
+        Args:
+            name: Name in the search space, such as `joint-1`.
+            members: Two or more Keras networks.
+
+        Raises:
+            BackboneError: If a member is no Keras network, or there are fewer than two.
+        """
+        if len(members) < 2 or not all(member.is_keras for member in members):
+            raise BackboneError(
+                f"{name} must join two or more Keras networks, but joins {', '.join(each.name for each in members)}."
+            )
+        each = "\n".join(f"{member.name} {member.digest}" for member in members)
+        return cls(name, None, hashlib.sha256(each.encode()).hexdigest()[:24], _JOINT, tuple(members))
 
     @property
     def size_mb(self) -> float:

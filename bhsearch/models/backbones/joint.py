@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,27 +11,6 @@ from bhsearch.models import backend
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone, Description, KindDefaults
 from bhsearch.models.backbones.licence import joint_licence
 
-KIND_NAME = "joint"
-
-
-def join(name: str, members: Sequence[Backbone]) -> Backbone:
-    """Return the backbone whose features are those of several backbones, concatenated in this order.
-
-    Args:
-        name: Name in the search space, such as `joint-1`.
-        members: Two or more Keras networks.
-
-    Raises:
-        BackboneError: If a member is no Keras network, or there are fewer than two.
-    """
-    others = [member.name for member in members if not member.is_keras]
-    if others or len(members) < 2:
-        raise BackboneError(
-            f"{name} must join two or more Keras networks, but joins {', '.join(member.name for member in members)}."
-        )
-    digest = hashlib.sha256("\n".join(f"{member.name} {member.digest}" for member in members).encode()).hexdigest()
-    return Backbone(name, None, digest[:24], KIND_NAME, tuple(members))
-
 
 def with_joined(backbones: Mapping[str, Backbone], joints: Mapping[str, Sequence[str]]) -> dict[str, Backbone]:
     """Return single backbones together with the joint ones.
@@ -41,12 +19,12 @@ def with_joined(backbones: Mapping[str, Backbone], joints: Mapping[str, Sequence
         backbones: Backbones by name.
         joints: Names of the joined backbones by name of the joint one.
     """
-    joined = {name: join(name, [backbones[member] for member in members]) for name, members in joints.items()}
+    joined = {name: Backbone.join(name, [backbones[member] for member in members]) for name, members in joints.items()}
     return {**backbones, **joined}
 
 
 class Joint(KindDefaults):
-    """Kind of joint backbones. They are made by `join`; nobody names them on a command line."""
+    """Kind of joint backbones. They are made by `Backbone.join`; nobody names them on a command line."""
 
     title = "joint encoder"
     trainable = False

@@ -5,7 +5,8 @@ from __future__ import annotations
 from bhsearch.config import Settings
 from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import SettingsError
-from bhsearch.objectives.joint import ALL_PLACES, COMBINE, N_JOINED, joint_names
+from bhsearch.objectives.joint import N_JOINED
+from bhsearch.objectives.space import JOINT_BACKBONES, JOINT_NAMES
 from bhsearch.study.context import FINETUNE, FROZEN, StudyContext
 
 
@@ -16,10 +17,8 @@ def check_combine(settings: Settings) -> None:
         SettingsError: If the value of `--combine` is unknown, or contradicts another option.
     """
     combine = settings.combine
-    if combine not in (0, *COMBINE):
-        raise SettingsError(
-            f"--combine must be 0, {', '.join(map(str, COMBINE[:-1]))} or {COMBINE[-1]}, but got {combine}."
-        )
+    if combine not in JOINT_BACKBONES:
+        raise SettingsError(f"--combine must be one of {', '.join(map(str, JOINT_BACKBONES))}, but got {combine}.")
     if not combine:
         return
     if settings.regime == FINETUNE:
@@ -54,11 +53,11 @@ def check_joinable(context: StudyContext) -> None:
             f"--combine {combine} requires Keras networks, but got {', '.join(files)}: the deployed model of an ONNX, "
             "OpenVINO or SavedModel encoder cannot contain another encoder. Remove one of them."
         )
-    taken = sorted(ALL_PLACES & set(names))
+    taken = sorted(JOINT_NAMES & set(names))
     if taken:
         raise SettingsError(
-            f"--combine {combine} calls joint backbones {', '.join(joint_names(combine))}, but {taken[0]} is the name "
-            "of a backbone. Rename its file."
+            f"--combine {combine} calls joint backbones {', '.join(JOINT_BACKBONES[combine])}, but {taken[0]} is "
+            "the name of a backbone. Rename its file."
         )
 
 
@@ -71,6 +70,6 @@ def plan_row(context: StudyContext) -> str:
     if best == 2:
         what = "both backbones as joint-1"
     else:
-        pairs = f"the pairs of the best {best} backbones as {joint_names(2)[0]} to {joint_names(2)[-1]}"
-        what = pairs if combine == 2 else f"{pairs}, all {best} as {joint_names(3)[-1]}"
+        pairs = f"the pairs of the best {best} backbones as {JOINT_BACKBONES[2][0]} to {JOINT_BACKBONES[2][-1]}"
+        what = pairs if combine == 2 else f"{pairs}, all {best} as {JOINT_BACKBONES[3][-1]}"
     return f"{what}, decided when the starting points of all backbones have ended; features side by side, costs in sum"

@@ -26,7 +26,6 @@ from bhsearch.evaluation.image_columns import ImageColumns
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.evaluation.robustness import Robustness
 from bhsearch.models.backbones.base import Backbone
-from bhsearch.models.backbones.joint import join
 from bhsearch.models.structures import ArchivePool
 from bhsearch.objectives.base import MS_PER_IMAGE
 from bhsearch.runtime.store_schema import SCHEMA, require_schema
@@ -395,7 +394,7 @@ class RunWriter:
     def _backbone_of(self, record: TrialRecord) -> Backbone:
         name = record["params"]["backbone"]
         singles = [Backbone.from_record(self._record["backbones"][each]) for each in record.get("joined", [name])]
-        return join(name, singles) if "joined" in record else singles[0]
+        return Backbone.join(name, singles) if "joined" in record else singles[0]
 
     def _model_metadata(self) -> dict[str, Any]:
         return {
