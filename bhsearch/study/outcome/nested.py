@@ -134,8 +134,9 @@ def search_without(
     predictions: dict[int, Predictions] = {}
     for done in range(1, n_trials + 1):
         trial = engine.ask()
-        backbones = with_joints_of(context, engine)  # decided by this search, not by that of the study
-        objective.use(backbones)
+        if context.settings.combine:  # joined as this search has decided, not as the study has
+            backbones = with_joints_of(context, engine)
+            objective.use(backbones)
         try:
             found = objective(trial.params)
         except RunError as error:
