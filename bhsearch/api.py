@@ -57,6 +57,7 @@ def optimize(  # noqa: D417  # `_describe_settings` adds the settings
     score_weight_shift: float | None = None,
     warm_start_from: Sequence[str] | str | None = None,
     backbones: Sequence[str] | str | None = None,
+    combine: int | None = None,
     weights_dir: str | Path | None = None,
     augmentations: Sequence[str] | str | None = None,
     metrics: Sequence[str] | str | None = None,

@@ -35,6 +35,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "staintex": "bhsearch.models.backbones.staintex:KIND",
         "cnn": "bhsearch.models.backbones.cnn:KIND",
         "keras-file": "bhsearch.models.backbones.keras_file:KIND",
+        "joint": "bhsearch.models.backbones.joint:KIND",
         "onnx-file": "bhsearch.models.backbones.files.kind:ONNX_FILE",
         "openvino-file": "bhsearch.models.backbones.files.kind:OPENVINO_FILE",
         "saved-model": "bhsearch.models.backbones.files.kind:SAVED_MODEL_FOLDER",

@@ -98,7 +98,7 @@ def print_ranking(result: StudyResult, console: Console = terminal.out) -> None:
             _interval(row),
             *([f"{row.auc:.4f}"] if result.shift_weight else []),
             ", ".join([*(["tied"] if row.tied else []), *(["proposed"] if row.proposed else [])]),
-            str(row.trial.params["backbone"]),
+            _backbone(result, row),
         )
         for row in result.ranking[:N_BEST]
     ]
@@ -149,7 +149,7 @@ def print_proposed(result: StudyResult, console: Console = terminal.out) -> None
         table.add_row("  AUC", f"{chosen.auc:.4f}  of unchanged images")
     if math.isfinite(chosen.milliseconds):
         table.add_row("  ms an image", f"{chosen.milliseconds:.2g}")
-    for name, value in chosen.trial.params.items():
+    for name, value in {**chosen.trial.params, "backbone": _backbone(result, chosen)}.items():
         table.add_row(f"  {name}", Text(value_text(value)))
     console.print(table)
     for sentence in result.selected_because():
@@ -203,6 +203,13 @@ def ties(result: StudyResult) -> str:
             return "The other trial is not tied with the best."
         return f"None of the other {n_trials - 1} trials is tied with the best."
     return f"{n_tied} of {trials} are tied with the best."
+
+
+def _backbone(result: StudyResult, row: RankedTrial) -> str:
+    """Return the name of a trial's backbone, with those that it joins."""
+    name = str(row.trial.params["backbone"])
+    joined = result.joints.get(name)
+    return f"{name} ({' + '.join(joined)})" if joined else name
 
 
 def _interval(row: RankedTrial) -> str:

@@ -221,6 +221,12 @@ class NetworkSettings:
         "NAMES",
         parse=parse_names,
     )
+    combine: int = setting(
+        0,
+        "After the starting points of a frozen search, also try the features of several of the three best backbones "
+        "together: 2 for pairs, 3 for pairs and all three, 0 for neither.",
+        "N",
+    )
     weights_dir: str | None = setting(
         None, "Folder of Keras weight files.", "FOLDER", unset="Keras's cache", is_path=True
     )

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from bhsearch.errors import RunError
 from bhsearch.objectives.base import MS_PER_IMAGE, IntermediateValue
+from bhsearch.objectives.joint import Joints
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.plugins import PluginSource
 from bhsearch.states import COMPLETE, FAILED, PRUNED
@@ -168,6 +169,12 @@ class Engine(Protocol):
     def save_costs(self, costs: dict[str, Any]) -> None:
         """Store JSON-compatible costs with the study, so that every process and every later command uses the same."""
 
+    def joints(self) -> Joints:
+        """Return the joined backbones by name of the joint one; empty without `--combine`, and before the decision.
+
+        The decision is stored once and never changes.
+        """
+
     def importances(self) -> dict[str, float]:
         """Return the fraction of the score's variance explained by each parameter, largest first; empty if unknown."""
 
@@ -183,6 +190,7 @@ class Capabilities:
         prunes: Whether the engine can prune trials (`--pruner`).
         parallel: Whether several processes can run trials at the same time (`--workers` above 1).
         uses_database: Whether studies are stored in the database given by `--storage`, whose URL workers use to join.
+        combines: Whether the engine can decide during a study which backbones are joined (`--combine`).
         paced: Samplers that set the number of epochs of a trial themselves, and so need a parameter `epochs`.
         advice: Sentence appended to the error message when an option is refused, by option name; may be empty.
     """
@@ -190,6 +198,7 @@ class Capabilities:
     prunes: bool
     parallel: bool
     uses_database: bool
+    combines: bool = False
     paced: tuple[str, ...] = ()
     advice: Mapping[str, str] = field(default_factory=dict)
 
@@ -218,7 +227,7 @@ class StoredStudy(Protocol):
 
         Args:
             metadata: New metadata of the study, which replaces the stored metadata.
-            backbones: All backbones, existing ones first.
+            backbones: All choices of the parameter `backbone`, existing ones first.
 
         Returns:
             The extended study, with all trials.

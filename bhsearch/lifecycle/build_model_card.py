@@ -150,7 +150,8 @@ def _model(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy) -> dic
     split, settings = opened.split, opened.settings
     members = "networks, one finetuned per fold," if settings.regime == FINETUNE else "fold heads"
     return {
-        "network": f"ensemble of {split.n_folds * split.n_repeats} {members} on {trial.params['backbone']}",
+        "network": f"ensemble of {split.n_folds * split.n_repeats} {members} on "
+        f"{keys.backbone_title(study.tags, trial.params['backbone'])}",
         "input": _input(keys.vectors_of(study.tags, trial.params["backbone"]), opened),
         "output": "P(malignant), calibrated",
         **_precision(study, trial),

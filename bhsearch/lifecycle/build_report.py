@@ -94,7 +94,7 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
         n_cases=any_predictions.count_groups() if any_predictions is not None else (0, 0, 0),
         sealed=_sealed(split, kept_images),
         rows=[
-            _row(trial, record.params, ranked.get(trial.number))
+            _row(trial, _named(study, record.params), ranked.get(trial.number))
             for trial, record in zip(study.records, found.records, strict=True)
         ],
         proposed_predictions=predictions[chosen.number].unchanged if chosen is not None else None,
@@ -120,6 +120,13 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
         shift_weight=study.shift_weight,
         has_images=keys.VECTORS not in study.tags,
     )
+
+
+def _named(study: StoredStudy, params: Params) -> Params:
+    """Return parameters with the names of the backbones that a joint backbone joins."""
+    if "backbone" not in params:
+        return params
+    return {**params, "backbone": keys.backbone_title(study.tags, params["backbone"])}
 
 
 def _row(trial: StoredTrial, params: Params, ranked: Any) -> TrialRow:

@@ -117,6 +117,7 @@ class FittedModel:
     def metadata(self) -> dict[str, Any]:
         """Return the metadata that is saved with the registered model."""
         study, restored = self.candidate.study, self.candidate.restored
+        joined = keys.joined_of(study.tags, self.candidate.trial.params["backbone"])
         return {
             "task": task_record(study.task),
             "output": "P(malignant), calibrated",
@@ -131,6 +132,7 @@ class FittedModel:
             METADATA: self.facts.metadata(),
             "note": self.note,
             **self._precision(),
+            **({"joined": list(joined)} if joined else {}),
             "licence": keys.licence_of(study.tags, self.candidate.trial.params["backbone"]),
             "use": DISCLAIMER,
             **({} if self._vectors is None else {"vectors": self._vectors}),

@@ -47,7 +47,7 @@ def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
     standing, whose = _proposal(result), "" if result.is_proposed else f"of trial {result.proposed.number}, "
     search = [
         ("study", f"{result.study.name}, {plural(len(result.study.trials), 'finished trial')}"),
-        ("trial", f"{result.trial.number} ({standing}), {result.trial.params.get('backbone', '')}"),
+        ("trial", f"{result.trial.number} ({standing}), {_backbone(result)}"),
         ("raw", raw_score(result)),
         (
             "corrected",
@@ -82,7 +82,7 @@ def plan_rows(prospect: RegistrationPlan) -> list[tuple[str, str]]:
         ("study", f"{study.name}, {plural(len(study.trials), 'finished trial')}"),
         (
             "trial",
-            f"{trial.number} ({_proposal(prospect)}), {trial.params.get('backbone', '')}, {raw_score(prospect)}",
+            f"{trial.number} ({_proposal(prospect)}), {_backbone(prospect)}, {raw_score(prospect)}",
         ),
         (
             "sealed",
@@ -103,6 +103,11 @@ def raw_score(what: RegistrationPlan | RegistrationResult) -> str:
     if not study.shift_weight:
         return f"AUC {trial.score:.3f}, out of fold"
     return f"{study.score_title} {trial.score:.3f}, AUC {trial.metrics[keys.AUC]:.3f} of unchanged images, out of fold"
+
+
+def _backbone(what: RegistrationPlan | RegistrationResult) -> str:
+    """Return the name of the trial's backbone, with those that it joins."""
+    return keys.backbone_title(what.study.tags, what.trial.params.get("backbone", ""))
 
 
 def _proposal(what: RegistrationPlan | RegistrationResult) -> str:
@@ -232,6 +237,9 @@ def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before:
         keys.GATE_NUMBERS: json.dumps({key: round(value, 5) for key, value in result.verdict.numbers.items()}),
     }
     is_mixed = result.study.shift_weight > 0
+    joined = keys.joined_of(result.study.tags, result.trial.params["backbone"])
+    if joined:
+        tags[keys.JOINED] = " + ".join(joined)
     if is_mixed:
         tags[keys.of_score(keys.AUC_RAW, is_mixed)] = f"{result.trial.score:.5f}"
     if result.is_proposed:  # the correction is that of the proposed trial

@@ -145,16 +145,17 @@ def run_again(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, rep
 
 
 def context_of(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy) -> StudyContext:
-    """Return the context of a study whose only backbone is that of a trial.
+    """Return the context of a study whose only backbone is that of a trial, with those that it joins.
 
     Raises:
         StudyError: If a record of the study is missing, or if the weights of the backbone have changed.
     """
     backbone = backbone_of(study, opened.settings, trial.params["backbone"])
-    found = AvailableBackbones((backbone,))
-    regime, precision = study.tags[keys.REGIME], keys.feature_precision_of(study.tags, backbone.name)
+    singles = backbone.members or (backbone,)
+    precisions = {single.name: keys.feature_precision_of(study.tags, single.name) for single in singles}
+    found, regime = AvailableBackbones(singles), study.tags[keys.REGIME]
     context = StudyContext.of(opened.settings, opened.index, opened.split, found, study.name, regime)
-    return replace(context, precisions={backbone.name: precision})
+    return replace(context, precisions=precisions, backbones={**context.backbones, backbone.name: backbone})
 
 
 def deployed_network(

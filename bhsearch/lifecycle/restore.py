@@ -215,7 +215,7 @@ def complete_params_of(study: StoredStudy, trial: StoredTrial) -> Params:
 
 
 def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
-    """Return the backbone of a trial after checking that its weights are unchanged.
+    """Return the backbone of a trial after checking that its weights, or those of all that it joins, are unchanged.
 
     Raises:
         BackboneError: If the weights are not available.
@@ -223,6 +223,9 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
     """
     from bhsearch.tracking import reader
 
+    members = keys.joined_of(study.tags, name)
+    if members:
+        return Backbone.join(name, [backbone_of(study, settings, member) for member in members])
     given = next((item for item in encoder_names(settings) if name_of(item) == name), name)
     weights = Path(settings.weights_dir) if settings.weights_dir else None
     (backbone,) = find_backbones((given,), weights, trainable=study.tags.get(keys.REGIME) == FINETUNE).backbones

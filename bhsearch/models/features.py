@@ -144,7 +144,12 @@ class FeatureCache:
         return self.precisions.get(backbone.name, F32)
 
     def get(self, backbone: Backbone, view: str) -> Features:
-        """Return the features of one view, averaged over the tiles of each image. Shape (n_images, n_features)."""
+        """Return the features of one view, averaged over the tiles of each image. Shape (n_images, n_features).
+
+        Those of a joint backbone are the features of its members side by side.
+        """
+        if backbone.members:
+            return np.concatenate([self.get(member, view) for member in backbone.members], axis=1)
         key = (self._pixels.key, backbone, view, self.precision_of(backbone))
         if key not in self._memory:
             self._memory[key] = np.load(self._folder(backbone, view) / _FILE)
@@ -154,13 +159,20 @@ class FeatureCache:
         return self._memory[key]
 
     def cost(self, backbone: Backbone) -> Cost:
-        """Return the cost of a backbone, which is measured once, when the features of the image itself are computed."""
+        """Return the cost of a backbone, which is measured once, when the features of the image itself are computed.
+
+        That of a joint backbone is the sum over its members.
+        """
+        if backbone.members:
+            each = [self.cost(member) for member in backbone.members]
+            return Cost(sum(one.milliseconds for one in each), sum(one.megabytes for one in each))
         file = self._folder(backbone, IDENTITY) / _COST
         return Cost(**json.loads(file.read_text(encoding="utf-8")))
 
     def is_cached(self, backbone: Backbone, view: str) -> bool:
         """Return whether the features of a view are in the cache."""
-        return cache.folder_of("features", self._facts(backbone, view)).exists()
+        singles = backbone.members or (backbone,)
+        return all(cache.folder_of("features", self._facts(single, view)).exists() for single in singles)
 
     def seconds_per_view(self, backbone: Backbone) -> float:
         """Return the expected seconds of computing the features of one view of all images.
@@ -168,6 +180,8 @@ class FeatureCache:
         The speed of a network is measured once, on as many images as the network processes in `_MEASURED_SECONDS`, and
         cached, so that all studies that share the cache expect the same seconds.
         """
+        if backbone.members:
+            return sum(map(self.seconds_per_view, backbone.members))
         facts = {
             "backbone": backbone.name,
             "weights": backbone.digest,

@@ -11,11 +11,13 @@ from typing import Any
 
 from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.augmentation.policies import IDENTITY
+from bhsearch.objectives.joint import Joints, backbones_of
 from bhsearch.objectives.space import Parameter, Params
 
 Pair = tuple[str, str]  # backbone and view, or backbone and `SHIFTED` with a view
 DETERMINE_FEATURES = ("backbone", "policy", "views")  # parameters that determine the features of a trial
 SHIFTED = "shifted "  # before the name of a view: the view under all shifts of `--score-weight-shift`
+NO_JOINTS: Joints = {}
 OF_IMAGE = (IDENTITY, SHIFTED + IDENTITY)  # views of the image itself
 
 
@@ -66,7 +68,8 @@ def expected_seconds(
     """Return the seconds that features are expected to take in the next trials, by backbone.
 
     The expectation assumes that backbone, policy, number of views and test-time augmentation are drawn uniformly. A
-    search that learns needs fewer features, because it returns to the best ones.
+    search that learns needs fewer features, because it returns to the best ones. Joint backbones are left out, since
+    they use the features of the others.
 
     Args:
         costs: Costs of features when the study began.
@@ -77,6 +80,7 @@ def expected_seconds(
     shifts = bool(costs.shifted)
     names = names_that_determine(shifts)
     choices = [next(row.choices for row in space if row.name == name) for name in names]
+    choices[0] = tuple(backbones_of(space)[0])
     pairs = [pairs_of(dict(zip(names, values, strict=True)), shifts) for values in itertools.product(*choices)]
     needed = Counter(pair for each in pairs for pair in each)
     cached = computed_pairs(trials, shifts) | {(name, view) for name, views in costs.cached.items() for view in views}
@@ -122,19 +126,22 @@ def names_that_determine(shifts: bool) -> tuple[str, ...]:
     return (*DETERMINE_FEATURES, "tta") if shifts else DETERMINE_FEATURES
 
 
-def pairs_of(params: Params, shifts: bool = False) -> set[Pair]:
+def pairs_of(params: Params, shifts: bool = False, joints: Joints = NO_JOINTS) -> set[Pair]:
     """Return the backbone and view of all features that a trial of the frozen regime needs.
 
     Args:
         params: Parameters of the trial, at least `names_that_determine(shifts)`.
         shifts: Whether shifts count in the score.
+        joints: Joined backbones by name of the joint one, which needs the features of all of them.
     """
     views = views_of(params["policy"], params["views"])
     averaged = () if not shifts else views if params["tta"] else views[:1]
-    return {(params["backbone"], view) for view in (*views, *(SHIFTED + view for view in averaged))}
+    backbones = joints.get(params["backbone"], (params["backbone"],))
+    needed = (*views, *(SHIFTED + view for view in averaged))
+    return {(backbone, view) for backbone in backbones for view in needed}
 
 
-def computed_pairs(trials: Iterable[Params], shifts: bool = False) -> set[Pair]:
+def computed_pairs(trials: Iterable[Params], shifts: bool = False, joints: Joints = NO_JOINTS) -> set[Pair]:
     """Return the backbone and view of all features that some trials need.
 
     A process that is killed while it samples leaves a trial without some of its parameters, which computed nothing.
@@ -142,6 +149,7 @@ def computed_pairs(trials: Iterable[Params], shifts: bool = False) -> set[Pair]:
     Args:
         trials: Parameters of the trials.
         shifts: Whether shifts count in the score.
+        joints: Joined backbones by name of the joint one.
     """
     names = set(names_that_determine(shifts))
-    return {pair for params in trials if params.keys() >= names for pair in pairs_of(params, shifts)}
+    return {pair for params in trials if params.keys() >= names for pair in pairs_of(params, shifts, joints)}

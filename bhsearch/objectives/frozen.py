@@ -140,6 +140,10 @@ class FrozenObjective:
         """Features of the development images."""
         return self._features
 
+    def use(self, backbones: Mapping[str, Backbone]) -> None:
+        """Replace the backbones by name, when it is decided which of them are joined."""
+        self._backbones = backbones
+
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
         """Return an empty dict, because the augmented views of the frozen regime are fixed and need no examples."""
         return {}
@@ -318,7 +322,8 @@ class FrozenObjective:
         """Return the moments of features for standardisation, weighted by group but not by class balance."""
         key = (backbone, view)
         if key not in self._moments:
-            self._moments[key] = Moments.of(features, self._weights)
+            widths = tuple(self._features.get(member, view).shape[1] for member in backbone.members)
+            self._moments[key] = Moments.of(features, self._weights, widths)
         return self._moments[key]
 
 

@@ -73,6 +73,14 @@ LOG10_PENALTY = Parameter(
 # Unlike a linear head, a network with a hidden layer shrinks to nothing at a finite penalty, often between 10^2.5 and
 # 10^3. With a tenth of the penalty, nearly the whole range is of use to both.
 HIDDEN_PENALTY = 0.1
+# Choices of the parameter `backbone` that stand for several backbones, by their largest number (`--combine`): the
+# pairs of three backbones, then all three. What they stand for is decided during the study; see `objectives.joint`.
+JOINT_BACKBONES: dict[int, tuple[str, ...]] = {
+    0: (),
+    2: ("joint-1", "joint-2", "joint-3"),
+    3: ("joint-1", "joint-2", "joint-3", "joint-4"),
+}
+JOINT_NAMES = frozenset(JOINT_BACKBONES[3])
 _FROZEN = (
     Parameter("backbone", "network that computes the features", "", ("",)),
     Parameter("policy", "augmentation policy: the views of an image that heads are trained on", "none", VIEW_POLICIES),
@@ -127,20 +135,26 @@ def finetune_space(
 
 
 def frozen_space(
-    backbones: Sequence[str], policies: Sequence[str] = (), *, heads: str = "all", has_views: bool = True
+    backbones: Sequence[str],
+    policies: Sequence[str] = (),
+    *,
+    heads: str = "all",
+    has_views: bool = True,
+    combine: int = 0,
 ) -> tuple[Parameter, ...]:
     """Return the search space of the frozen regime.
 
     Args:
-        backbones: Choices of the parameter `backbone`.
+        backbones: Choices of the parameter `backbone`, other than the joint backbones.
         policies: Names of additional augmentation policies, from plugins.
         heads: `linear` for linear heads only, otherwise `all`.
         has_views: Whether images have augmented views, which vectors do not have.
+        combine: Value of `--combine`, a key of `JOINT_BACKBONES`.
     """
     first, *rest = (row for row in _FROZEN if has_views or row.name not in _OF_VIEWS)
     if heads == LINEAR:
         rest = [replace(row, choices=(0,)) if row.name == "hidden_units" else row for row in rest]
-    return (replace(first, choices=tuple(backbones)), *_with_policies(rest, policies))
+    return (replace(first, choices=(*backbones, *JOINT_BACKBONES[combine])), *_with_policies(rest, policies))
 
 
 def views_in(params: Params) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class StudyContext:
         development: The development images, which are the only images that the search uses.
         images: The development images as columns, from which `Predictions` are built.
         found: Available backbones, and unavailable ones with the reason.
-        backbones: The available backbones, by name.
+        backbones: The available backbones, by name; after the search of a study with `--combine` also the joint ones.
         study: Name of the study.
         regime: `frozen` or `finetune`.
         image_sizes: Side lengths of the square images in pixels, the value of `--image-size` first; only one length in
@@ -137,7 +137,7 @@ class StudyContext:
         return tuple(given.get(name, name) for name in self.backbones)
 
     def space(self, backbones: Iterable[str]) -> tuple[Parameter, ...]:
-        """Return the search space of the regime over the given backbones.
+        """Return the search space of the regime over the given backbones, and the joint ones of `--combine`.
 
         Args:
             backbones: Names of the backbones; those of an existing study may differ from the available ones.
@@ -145,7 +145,10 @@ class StudyContext:
         names = tuple(backbones)
         policies = self.settings.augmentations
         if self.regime == FROZEN:
-            return frozen_space(names, policies, heads=self.settings.heads, has_views=not self.index.vectors)
+            settings = self.settings
+            return frozen_space(
+                names, policies, heads=settings.heads, has_views=not self.index.vectors, combine=settings.combine
+            )
         return finetune_space(names, self.image_sizes, policies)
 
     def metadata(self) -> NewMetadata:
@@ -168,7 +171,8 @@ class StudyContext:
             "feature_backend": settings.feature_backend,
             "feature_precision": settings.feature_precision,
             "seed": settings.seed,
-            "space": space_digest(self.space(("",))),
+            "space": space_digest(replace(self, settings=replace(settings, combine=0)).space(("",))),
+            "combine": settings.combine,
             "score_weight_shift": settings.score_weight_shift,
             "features_key": settings.features_key,
             "promotable": self.split.promotable,

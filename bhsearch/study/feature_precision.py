@@ -79,6 +79,19 @@ def precisions_of(choices: Mapping[str, PrecisionChoice]) -> dict[str, str]:
     return {name: choice["precision"] for name, choice in choices.items()}
 
 
+def joint_choice(choices: Mapping[str, PrecisionChoice], members: Sequence[str]) -> PrecisionChoice | None:
+    """Return the precisions of a joint backbone: that of all its members, or each with the name of the member.
+
+    None in studies of earlier versions, which stored no precision.
+    """
+    found = {name: choices[name]["precision"] for name in members if name in choices}
+    if len(found) < len(members):
+        return None
+    same = len(set(found.values())) == 1
+    text = next(iter(found.values())) if same else ", ".join(f"{name} {value}" for name, value in found.items())
+    return _choice(text, f"of {' + '.join(members)}")
+
+
 def require_precisions(choices: Mapping[str, PrecisionChoice]) -> None:
     """Check that features can be computed in the stored precisions on this machine.
 

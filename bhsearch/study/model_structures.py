@@ -6,6 +6,7 @@ import contextlib
 
 from bhsearch.config import model_limit
 from bhsearch.models import backend
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.structures import Architecture, StructureBuilder
 from bhsearch.objectives.base import TrialResult
 from bhsearch.study.context import StudyContext
@@ -23,22 +24,21 @@ class ModelStructures:
         self._builder = StructureBuilder(context.task.link)
         self._prepared: set[Architecture] = set()
 
-    def prepare(self, backbone: str, outcome: TrialResult) -> None:
+    def prepare(self, backbone: Backbone, outcome: TrialResult) -> None:
         """Put the structure of a trial's model into the cache, unless the study keeps no models.
 
         Does nothing if the backbone is no Keras network, or if Keras is not imported, which would take longer than the
         uploader does with a leaner backend.
 
         Args:
-            backbone: Name of the trial's backbone.
+            backbone: Backbone of the trial.
             outcome: Result of the trial.
         """
         settings = self._context.settings
-        found = self._context.backbones[backbone]
-        if model_limit(settings.keep_models) == 0 or not backend.is_imported() or not found.is_keras:
+        if model_limit(settings.keep_models) == 0 or not backend.is_imported() or not backbone.is_keras:
             return
         architecture = Architecture.of(
-            found,
+            backbone,
             settings.resize,
             settings.image_size,
             outcome.model,

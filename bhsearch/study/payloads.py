@@ -6,7 +6,7 @@ import json
 import platform
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ def complete_record(
     ends: tuple[float, float],
     resolved: dict[str, str],
     precision: Mapping[str, Any] | None = None,
+    joined: Sequence[str] = (),
 ) -> tuple[TrialRecord, Arrays]:
     """Return the record of a complete trial, and its arrays: predictions and weights.
 
@@ -50,6 +51,7 @@ def complete_record(
         ends: Lower and upper end of the 95 % interval of the score.
         resolved: Values that `auto` resolved to on the device that ran the trial, by setting.
         precision: Choice of the precision of the trial's features; None in the finetune regime.
+        joined: Names of the backbones that the trial's backbone joins; empty for a single one.
     """
     record = _record(trial, COMPLETE)
     record.update(
@@ -65,6 +67,8 @@ def complete_record(
     )
     if precision is not None:
         record["precision"] = dict(precision)
+    if joined:
+        record["joined"] = list(joined)
     return record, {"probability": outcome.out_of_fold, **outcome.arrays}
 
 

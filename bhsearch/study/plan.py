@@ -15,7 +15,7 @@ from bhsearch.evaluation.supplementary.auc_precision import PLANNED_AUC, what_ca
 from bhsearch.models.backbones.base import AvailableBackbones, names_by_reason
 from bhsearch.models.backbones.licence import NO_WEIGHTS, UNKNOWN, is_non_commercial
 from bhsearch.objectives.space import Parameter
-from bhsearch.study.checks import shift_weight
+from bhsearch.study.checks import combine, shift_weight
 from bhsearch.study.checks.test_set_size import gate_size_warnings, sealed_groups
 from bhsearch.study.context import FINETUNE, SYNTHETIC, StudyContext
 from bhsearch.study.events import StudyPlan
@@ -36,7 +36,8 @@ def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) 
     """
     settings, index, split = context.settings, context.index, context.split
     remaining = max(settings.trials - finished, 0)
-    largest = max(backbone.size_mb for backbone in context.found.backbones)
+    sizes = sorted((backbone.size_mb for backbone in context.found.backbones), reverse=True)
+    largest = sum(sizes[: max(settings.combine, 1)])
     per_repeat = f"{settings.folds} folds" + (f" x {settings.repeats} repeats" if settings.repeats > 1 else "")
     rows = [
         (
@@ -55,6 +56,7 @@ def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) 
         ("backbones", ", ".join(context.backbones) if not context.index.vectors else ""),
         ("vectors", "; ".join(map(str, context.index.vectors.values()))),
         ("licences", _licences(context)),
+        ("combine", combine.plan_row(context)),
         ("left out", _left_out(context.found)),
         ("space", f"{len(space)} parameters, {_sampler(settings)}, seed {settings.seed}"),
         ("trials", f"{remaining} to do, {finished} finished before"),

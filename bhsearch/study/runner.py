@@ -16,6 +16,7 @@ from bhsearch.plugins import UnknownPartError
 from bhsearch.runtime.cache import notes
 from bhsearch.runtime.interrupts import Interrupts, deferred
 from bhsearch.study.checks import disk_space
+from bhsearch.study.checks.combine import check_combine, check_joinable
 from bhsearch.study.checks.plugins import explain
 from bhsearch.study.checks.shift_weight import check_shift_weight
 from bhsearch.study.checks.vectors import check_vectors
@@ -60,6 +61,7 @@ def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     check_shift_weight(settings)
     check_feature_precision(settings)
     check_vectors(settings)
+    check_combine(settings)
     if settings.tracking:
         check_store()
     try:
@@ -86,6 +88,7 @@ def _frozen_then_finetune(settings: Settings, reporter: ProgressReporter) -> Stu
         settings,
         regime=FINETUNE,
         race_divisions=0,
+        combine=0,
         study=_part_name(settings, FINETUNE),
         trials=n_finetune,
         budget=half,
@@ -106,6 +109,7 @@ def _run_study(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     """
     with WorkerPool(settings) if n_workers(settings) else nullcontext() as pool:
         context = StudyContext.build(settings, reporter)
+        check_joinable(context)
         if settings.race_divisions:
             race_images(context)  # before the first trial, since there may be too few cases
         session = _open_session(context, reporter)

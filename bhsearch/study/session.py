@@ -19,6 +19,7 @@ from bhsearch.runtime.cache import interprocess_lock
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.feature_precision import precisions_of, stored_choices
+from bhsearch.study.joined import with_joints_of
 from bhsearch.study.resume.lost_storage import write_trials
 from bhsearch.study.resume.open import open_engine, study_lock
 from bhsearch.study.resume.recovery import DIED, recover_dead_trials
@@ -209,14 +210,18 @@ class StudySession:
             self.engine.annotate(number, {"mlflow_run": run_id, "mlflow_url": url})
 
     def refresh(self) -> None:
-        """End the running trials of dead processes, and reload all trials and the precisions, after the search.
+        """End the running trials of dead processes, and reload what the search has stored, after the search.
 
         Raises:
             LostStorageError: If the storage is lost.
         """
         self.recover()
         self.stored_trials()
-        self.context = replace(self.context, precisions=precisions_of(stored_choices(self.engine)))
+        self.context = replace(
+            self.context,
+            precisions=precisions_of(stored_choices(self.engine)),
+            backbones=with_joints_of(self.context, self.engine),
+        )
 
     def fail(self, error: BhsearchError | OSError) -> None:
         """Record an error to raise at the end of the session; only the first error is kept."""

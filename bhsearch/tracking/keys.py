@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bhsearch.evaluation import held_out_test, metrics
-from bhsearch.models.backbones.licence import UNKNOWN, consequence
+from bhsearch.models.backbones.licence import UNKNOWN, consequence, joint_licence
 from bhsearch.models.backbones.registry import licence_without_record
 from bhsearch.models.frozen.precision import F32
 
@@ -29,6 +29,7 @@ LICENCES = "bhsearch.licences"  # licence of the weights of each backbone, JSON;
 # Choice of the precision of each backbone's features, with its reason and the comparison, JSON; on the run of a study.
 FEATURE_PRECISIONS = "bhsearch.feature_precisions"
 VECTORS = "bhsearch.vectors"  # files of vectors and their encoders, JSON; on the run of a study without images
+JOINTS = "bhsearch.joints"  # names of the backbones that each joint backbone joins, JSON; on the run of a study
 PLUGINS = "bhsearch.plugins"  # plugins in use, with distribution and version; absent if there are none
 STARTED_FROM = "bhsearch.started_from"  # name of the earlier study that a study was started from
 BEST_TRIAL, PROPOSED_TRIAL = "bhsearch.best_trial", "bhsearch.proposed_trial"  # numbers, on the run of a study
@@ -43,6 +44,7 @@ NO_TRIAL = "none"
 STATE, REASON = "bhsearch.state", "bhsearch.reason"
 RETRY_OF, RETRY_OF_RUN = "bhsearch.retry_of", "bhsearch.retry_of_run"
 LICENCE = "bhsearch.licence"  # of the backbone: its name, `unknown` or `no weights`; also on registered versions
+JOINED = "bhsearch.joined"  # names of the backbones that the trial's backbone joins, such as `a + b`; absent for one
 FEATURE_PRECISION = "bhsearch.feature_precision"  # `f32` or `bf16`; absent in the finetune regime
 MODEL = "bhsearch.model"  # `kept`, `leaving` or `none`: whether MLflow has the model of the trial
 
@@ -126,13 +128,27 @@ def of_score(name: str, is_mixed: bool) -> str:
     return name.replace(AUC, SCORE) if is_mixed else name
 
 
+def joined_of(tags: Mapping[str, str], backbone: str) -> tuple[str, ...]:
+    """Return the names of the backbones that a joint backbone joins, from the tags of a study's run; empty for one."""
+    return tuple(json.loads(tags.get(JOINTS, "{}")).get(backbone, ()))
+
+
+def backbone_title(tags: Mapping[str, str], backbone: str) -> str:
+    """Return the name of a backbone for people, such as `joint-1 (staintex + resnet50)`."""
+    members = joined_of(tags, backbone)
+    return f"{backbone} ({' + '.join(members)})" if members else backbone
+
+
 def licence_of(tags: Mapping[str, str], backbone: str) -> str:
     """Return the licence of a backbone from the tags of a study's run.
 
     Returns:
         The name of the licence, `no weights`, or `unknown`. Studies of earlier versions have no tag, so that only
-        backbones without weights are known.
+        backbones without weights are known. Of a joint backbone, the licences of all that it joins.
     """
+    members = joined_of(tags, backbone)
+    if members:
+        return joint_licence(licence_of(tags, member) for member in members)
     if LICENCES not in tags:
         return licence_without_record(backbone)
     return str(json.loads(tags[LICENCES]).get(backbone, UNKNOWN))
@@ -177,7 +193,7 @@ def licence_limit(tags: Mapping[str, str], backbone: str) -> str:
         tags: Tags of the run of a study.
         backbone: Name of the backbone.
     """
-    return consequence(backbone, licence_of(tags, backbone))
+    return consequence(backbone_title(tags, backbone), licence_of(tags, backbone))
 
 
 # -- parameters --------------------------------------------------------------------------------------------------------

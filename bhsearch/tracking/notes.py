@@ -39,9 +39,10 @@ def trial_note(
         end = f"Pruned after {trial['seconds']:.0f} s: it was behind the other trials at the same stage."
     else:
         end = f"Failed: {trial['reason']}"
-    point = ", ".join(f"{name} {value_text(value)}" for name, value in trial["params"].items())
-    what = "A head on frozen features" if settings["regime"] == "frozen" else "A network trained"
     backbone = trial["params"].get("backbone")
+    named = {} if backbone is None else {"backbone": keys.backbone_title(study["tags"], backbone)}
+    point = ", ".join(f"{name} {value_text(value)}" for name, value in {**trial["params"], **named}.items())
+    what = "A head on frozen features" if settings["regime"] == "frozen" else "A network trained"
     lines = [
         f"**{study['note']}.**" if study["note"] else "",
         end,

@@ -76,6 +76,7 @@ class TrialRecord(TypedDict):
             the deployed model, description of the model, and the values to which `auto` settings were resolved.
         precision: Only in a complete trial of a frozen study: choice of the precision of its features, see
             `study.feature_precision.PrecisionChoice`.
+        joined: Only in a complete trial of a joint backbone: names of the backbones that it joins.
         seconds, curves: Only in a complete or pruned trial: duration, and values of each learning curve.
         reason: Only in a failed trial: reason of the failure.
     """
@@ -90,6 +91,7 @@ class TrialRecord(TypedDict):
     interval: NotRequired[tuple[float, float]]
     resolved: NotRequired[dict[str, str]]
     precision: NotRequired[dict[str, Any]]
+    joined: NotRequired[list[str]]
     seconds: NotRequired[float]
     cost: NotRequired[dict[str, float]]
     curves: NotRequired[dict[str, list[float]]]

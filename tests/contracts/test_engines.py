@@ -413,3 +413,12 @@ def test_a_store_says_what_it_is(place, engine, sampler):
     assert "hunter2" not in store.location("postgresql+psycopg://user:hunter2@host/name")
     assert store.lock_key(place().storage) == store.lock_key(place().storage)
     assert store.sampler_source("nosuch") is None
+
+
+@either
+def test_without_joint_backbones_in_the_space_nothing_is_joined(place, sampler):
+    study = place().open(sampler)
+    for _ in range(5):
+        trial = study.ask()
+        study.complete(trial.number, 0.5, 0.1)
+    assert study.joints() == {}

@@ -39,7 +39,7 @@ def test_the_command_is_one_that_the_command_line_takes(monkeypatch, tmp_path):
         "data": "nowhere", "layout": "idc", "case_pattern": "(x)", "magnification": "100X",
         "ignore_predefined_split": True, "skip_unreadable": True, "study": "s", "trials": 3, "timeout": 9.0,
         "max_failures": 2, "seed": 4, "robustness": True, "nested": True, "budget": 9.0, "race_divisions": 2,
-        "score_weight_shift": 0.5,
+        "score_weight_shift": 0.5, "combine": 2, "feature_precision": "f32",
         "regime": "frozen", "finetune_trials": 2, "init_from": "f", "warm_start_from": ("w",), "patience": 5,
         "pruner": "median", "precision": "float32", "backbones": ("staintex-s",), "weights_dir": "w",
         "image_size": 96, "image_sizes": (128,), "resize": "tiles", "feature_backend": "keras", "folds": 3,
@@ -48,7 +48,6 @@ def test_the_command_is_one_that_the_command_line_takes(monkeypatch, tmp_path):
         "storage": "sqlite:///x.db", "trial_timeout": 5.0, "max_worker_memory": 900.0, "tracking": False,
         "keep_models": "none", "class_map": ("benign=normal",), "ignore_columns": ("fold",), "image_root": "images",
         "features": ("uni.parquet", "conch.npz"), "features_key": "id", "heads": "linear",
-        "feature_precision": "bf16",
     }  # fmt: skip
     words = shlex.split(command_of(Settings(**given)))[3:]
     monkeypatch.chdir(tmp_path)

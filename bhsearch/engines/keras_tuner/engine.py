@@ -11,6 +11,7 @@ from bhsearch.engines.base import Trial, is_ignored_on_resume, result_attributes
 from bhsearch.engines.keras_tuner.journal import JournalEntry, KerasTunerStudy, load_costs, save_costs
 from bhsearch.errors import StudyError
 from bhsearch.objectives.base import IntermediateValue
+from bhsearch.objectives.joint import Joints
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.runtime.processes import this_process
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
@@ -136,6 +137,10 @@ class KerasTunerEngine:
     def save_costs(self, costs: dict[str, Any]) -> None:
         """Store costs with the study."""
         save_costs(self._study, costs)
+
+    def joints(self) -> Joints:
+        """Return no joint backbones, which this engine does not support."""
+        return {}
 
     def importances(self) -> dict[str, float]:
         """Return an empty dict: KerasTuner does not compute importances."""

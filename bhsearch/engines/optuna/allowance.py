@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from bhsearch.objectives.costs import OF_IMAGE, FeatureCosts, Pair, computed_pairs, names_that_determine, pairs_of
+from bhsearch.objectives.costs import (
+    NO_JOINTS,
+    OF_IMAGE,
+    FeatureCosts,
+    Pair,
+    computed_pairs,
+    names_that_determine,
+    pairs_of,
+)
+from bhsearch.objectives.joint import Joints, backbones_of
 from bhsearch.objectives.space import Parameter, Params
 
 TRIALS_PER_VIEW = 2
@@ -28,6 +37,7 @@ class Allowance:
         tried: Parameters of earlier and running trials.
         costs: Costs of features when the study began; a view costs the same for all backbones if they are empty.
         seconds_left: Seconds that new features may take at most.
+        joints: Joined backbones by name of the joint one, which needs the features of all of them.
 
     Source:
         Ours; see `experiments/benchmarks/engines.md`. Lee et al. 2020 ("Cost-aware Bayesian optimization") divide the
@@ -40,6 +50,7 @@ class Allowance:
         tried: Sequence[Params],
         costs: FeatureCosts,
         seconds_left: float = math.inf,
+        joints: Joints = NO_JOINTS,
     ) -> None:
         self._shifts = bool(costs.shifted)
         self._names = names_that_determine(self._shifts)
@@ -47,11 +58,11 @@ class Allowance:
         self._applies = len(choices) == len(self._names)
         if not self._applies:
             return
-        self._costs, self._seconds_left = costs, seconds_left
+        self._costs, self._seconds_left, self._joints = costs, seconds_left, joints
         self._fewest = min(choices["views"])
-        backbones = choices["backbone"]
+        backbones, _ = backbones_of(space)
         self._mean = sum(costs.seconds.get(backbone, 0.0) for backbone in backbones) / len(backbones)
-        self._computed = computed_pairs(tried, self._shifts)
+        self._computed = computed_pairs(tried, self._shifts, joints)
         self._augmented = {backbone for backbone, view in self._computed if view not in OF_IMAGE}
         self._left = len(tried) / TRIALS_PER_VIEW - self._cost(self._computed)
         self._known: dict[tuple[object, ...], bool] = {}
@@ -66,13 +77,13 @@ class Allowance:
         return self._known[key]
 
     def _may_compute(self, params: Params) -> bool:
-        new = pairs_of(params, self._shifts) - self._computed
-        smaller = pairs_of({**params, "views": self._fewest}, self._shifts)
+        new = pairs_of(params, self._shifts, self._joints) - self._computed
+        smaller = pairs_of({**params, "views": self._fewest}, self._shifts, self._joints)
         if new and params["views"] > self._fewest and not smaller <= self._computed:
             return False
         if new and sum(map(self._costs.seconds_of, new)) > self._seconds_left:
             return False
-        return self._cost(new) <= max(self._left, 0.0) or params["backbone"] not in self._augmented
+        return self._cost(new) <= max(self._left, 0.0) or not self._augmented & {backbone for backbone, _ in new}
 
     def _cost(self, pairs: set[Pair]) -> float:
         further = [pair for pair in pairs if pair[1] not in OF_IMAGE]

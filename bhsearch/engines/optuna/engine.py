@@ -30,7 +30,8 @@ from bhsearch.engines.optuna.untried import UntriedSampler
 from bhsearch.errors import MissingError, StudyError
 from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.costs import FeatureCosts
-from bhsearch.objectives.space import Parameter, Params, starting_points
+from bhsearch.objectives.joint import Joints, backbones_of, decide_joints, first_points
+from bhsearch.objectives.space import Parameter, Params
 from bhsearch.runtime.processes import this_process
 from bhsearch.runtime.store_schema import SCHEMA, require_schema
 from bhsearch.states import RUNNING
@@ -39,7 +40,7 @@ optuna.logging.set_verbosity(logging.ERROR)
 
 _GROWING, _WHOLE = " (growing)", "bhsearch.whole"
 _FACTS, _SETTINGS, _SCHEMA = "bhsearch.facts", "bhsearch.settings", "bhsearch.schema"
-_COSTS = "bhsearch.costs"
+_COSTS, _JOINTS = "bhsearch.costs", "bhsearch.joints"
 
 
 class OptunaEngine:
@@ -69,6 +70,7 @@ class OptunaEngine:
         self._pruner, self._steps_per_fold = pruner, steps_per_fold
         study.pruner = PRUNERS[pruner](steps_per_fold)
         self._history = TrialHistory(space, self._distributions)
+        self._joints: dict[str, list[str]] | None = None  # once they are decided
         self._heartbeats = heartbeats_of(study)
         self._agrees = False  # whether the distributions agree with those in the storage
         self._running: dict[int, optuna.Trial] = {}
@@ -86,16 +88,27 @@ class OptunaEngine:
         """
         trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False)
         self._history.update(trials)
-        history, allows = self._history, None
+        history, allows, joints = self._history, None, self._decided_joints()
         if math.isfinite(seconds_left):
             costs = FeatureCosts.of_record(self.costs())
-            allows = Allowance(self._space, history.tried_params(), costs, seconds_left)
-        sampler = self._next_sampler(history.n_done, history.n_running)
-        self._study.sampler = UntriedSampler(sampler, history.tried(), allows)
+            allows = Allowance(self._space, history.tried_params(), costs, seconds_left, joints)
+        sampler, tried = self._next_sampler(history.n_done, history.n_running), history.tried()
+        tried.close("backbone", [name for name in backbones_of(self._space)[1] if name not in joints])
+        self._study.sampler = UntriedSampler(sampler, tried, allows)
         kept = {"owner": this_process(), **(notes or {})}
         trial = self._start(point, trials, kept)
         self._running, self._reported = {trial.number: trial}, set()
         return Trial(trial.number, RUNNING, trial.params, notes=kept)
+
+    def _decided_joints(self) -> Joints:
+        """Return the joint backbones; decide and store them if they are not and all starting points have ended."""
+        if self._joints is None and backbones_of(self._space)[1]:
+            self._joints = attributes.kept(self._study).get(_JOINTS)
+            if self._joints is None:
+                self._joints = decide_joints(self._space, self._history.ended())
+                if self._joints is not None:
+                    attributes.set_attribute(self._study, _JOINTS, self._joints)
+        return self._joints or {}
 
     def _next_sampler(self, done: int, running: int) -> BaseSampler:
         """Return the sampler of the next trial.
@@ -108,14 +121,13 @@ class OptunaEngine:
     def _first_point(self) -> Params | None:
         """Return the first starting point that was not tried, or None.
 
-        The first points of all backbones come before the second ones. None is returned if all were tried, or the
-        sampler does not learn from earlier trials.
+        See `objectives.joint.first_points` for their order. None is returned if all were tried. A sampler that does not
+        learn from earlier trials has no starting points, unless they decide which backbones are joined.
         """
-        if not self._sampler.learns:
+        if not self._sampler.learns and not backbones_of(self._space)[1]:
             return None
-        backbones = next(row.choices for row in self._space if row.name == "backbone")
-        rounds = zip(*(starting_points(self._space, backbone) for backbone in backbones), strict=True)
-        return next((point for points in rounds for point in points if not self._history.has_tried(point)), None)
+        points = first_points(self._space, self._joints or {})
+        return next((point for point in points if not self._history.has_tried(point)), None)
 
     def _start(self, point: Params | None, trials: Sequence[FrozenTrial], notes: dict[str, Any]) -> optuna.Trial:
         """Start a trial as `optuna.Study.ask` does, but store the notes when the trial is created.
@@ -235,6 +247,11 @@ class OptunaEngine:
         """Store costs with the study."""
         attributes.set_attribute(self._study, _COSTS, costs)
 
+    @retry_while_unavailable
+    def joints(self) -> Joints:
+        """Return the stored joint backbones; see `Engine.joints`."""
+        return dict(attributes.kept(self._study).get(_JOINTS, {}))
+
     def importances(self) -> dict[str, float]:
         """Return the fraction of the score's variance explained by each parameter (fANOVA), largest first.
 
@@ -328,7 +345,7 @@ def add_backbones(study: optuna.Study, facts: dict[str, Any], backbones: Sequenc
     Args:
         study: The study to extend.
         facts: New metadata of the study, which replaces the stored metadata.
-        backbones: All backbones, existing ones first.
+        backbones: All choices of the parameter `backbone`, existing ones first.
 
     Returns:
         The new study, which has the name of the old one.
@@ -346,7 +363,10 @@ def add_backbones(study: optuna.Study, facts: dict[str, Any], backbones: Sequenc
     attributes.name_metric(draft)
     attributes.set_attribute(draft, _SCHEMA, SCHEMA)
     attributes.set_attribute(draft, _FACTS, facts)
-    attributes.set_attribute(draft, _COSTS, attributes.kept(study).get(_COSTS, {}))
+    held = attributes.kept(study)
+    attributes.set_attribute(draft, _COSTS, held.get(_COSTS, {}))
+    if _JOINTS in held:
+        attributes.set_attribute(draft, _JOINTS, held[_JOINTS])
     choices = CategoricalDistribution(tuple(backbones))
     draft.add_trials([_with_choices(trial, choices) for trial in study.get_trials()])
     attributes.set_attribute(draft, _WHOLE, True)

@@ -94,6 +94,17 @@ class TrialHistory:
         """Return whether a trial with these parameters has been started; see `is_ignored_on_resume`."""
         return _point(point) in self._points or any(trial.params == point for trial in self._unfinished.values())
 
+    def ended(self) -> list[tuple[Params, float | None]]:
+        """Return parameters and score of the trials that have ended, ordered by number; see `is_ignored_on_resume`.
+
+        A trial that is not complete has no score.
+        """
+        return [
+            (record.params, record.value)
+            for record in self._records
+            if record.number not in self._unfinished and not is_ignored_on_resume(record)
+        ]
+
     def tried(self) -> TriedPoints:
         """Return the points of earlier and running trials; see `is_ignored_on_resume`."""
         tried = self._tried_by_finished.copy()

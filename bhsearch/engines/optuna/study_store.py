@@ -63,7 +63,7 @@ class OptunaStore:
 
     name = "optuna"
     title = "Optuna"
-    capabilities = Capabilities(prunes=True, parallel=True, uses_database=True)
+    capabilities = Capabilities(prunes=True, parallel=True, uses_database=True, combines=True)
 
     def __init__(self) -> None:
         # Storages by URL that `open` has opened and that are still in use, for `discard_if_new`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class TriedPoints:
         self._places = {name: {value: n for n, value in enumerate(row)} for name, row in self.values.items()}
         self._tried = np.zeros([len(row) for row in self.values.values()] if self.is_finite else 0, np.bool_)
         self._is_empty = True
+        self.closed: frozenset[tuple[str, Any]] = frozenset()
 
     @property
     def is_finite(self) -> bool:
@@ -57,6 +58,19 @@ class TriedPoints:
         place = [self._places[name].get(kept[name]) if name in kept else slice(None) for name in self.values]
         if None not in place:  # a user may enqueue a value that is not in the space
             self._tried[tuple(place)] = True
+
+    def close(self, name: str, values: Iterable[Any]) -> None:
+        """Close values of a parameter: their points count as tried, and they are not drawn even if all points were.
+
+        Args:
+            name: Name of the parameter.
+            values: Choices of the parameter, but not all of them.
+        """
+        for value in values:
+            place = [self._places[name][value] if other == name else slice(None) for other in self.values]
+            self._tried[tuple(place)] = True
+            self._is_empty = False
+            self.closed |= {(name, value)}
 
     def untried(self, params: Params) -> Iterator[Params]:
         """Yield the points that were not tried.
@@ -133,6 +147,8 @@ class UntriedSampler(BaseSampler):
         if not others and self._allows is not None:
             self._allows = None
             return self.sample_independent(study, trial, param_name, param_distribution)
+        if not others and (param_name, value) in self._tried.closed:
+            others = [each for each in self._tried.values[param_name] if (param_name, each) not in self._tried.closed]
         if others and isinstance(param_distribution, FloatDistribution):
             # Of two values at the same distance, the larger one is taken.
             return min(others, key=lambda each: (abs(each - value), -each))

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.errors import BackboneError
 from bhsearch.models import backend
 from bhsearch.models.backbones.licence import licence_text
 from bhsearch.plugins import Registry
 
+_JOINT = "joint"  # kind of joined backbones
 NAME_SEPARATOR = ":"  # separates the name of a kind from an argument, for kinds of other packages
 
 
 class BackboneRecord(TypedDict):
-    """A backbone: name, path of the weights file (empty if there is no file), digest of the weights, and kind."""
+    """A backbone: name, path of the weights file (empty if there is no file), digest of the weights, and kind.
+
+    A joint backbone also has `members`, the backbones that it joins.
+    """
 
     name: str
     file: str
     digest: str
     kind: str
+    members: NotRequired[list[BackboneRecord]]
 
 
 @dataclass(frozen=True)
@@ -54,27 +60,51 @@ class Backbone:
         digest: Digest of the weights, or a version number of the code if the backbone has no weight file. Cached
             features and models are identified by this digest.
         kind: Name of the backbone's kind in `KINDS`.
+        members: Backbones whose features are concatenated; empty unless the kind is `joint`.
     """
 
     name: str
     file: Path | None
     digest: str
     kind: str
+    members: tuple[Backbone, ...] = ()
 
     def to_record(self) -> BackboneRecord:
         """Return the backbone as a JSON-compatible dict."""
-        return {
+        record: BackboneRecord = {
             "name": self.name,
             "file": str(self.file) if self.file else "",
             "digest": self.digest,
             "kind": self.kind,
         }
+        if self.members:
+            record["members"] = [member.to_record() for member in self.members]
+        return record
 
     @classmethod
     def from_record(cls, record: BackboneRecord) -> Backbone:
         """Restore a backbone from the dict of `to_record`."""
         file = Path(record["file"]) if record["file"] else None
-        return cls(record["name"], file, record["digest"], record["kind"])
+        members = tuple(map(cls.from_record, record.get("members", ())))
+        return cls(record["name"], file, record["digest"], record["kind"], members)
+
+    @classmethod
+    def join(cls, name: str, members: Sequence[Backbone]) -> Backbone:
+        """Return the backbone whose features are those of several backbones, concatenated in this order.
+
+        Args:
+            name: Name in the search space, such as `joint-1`.
+            members: Two or more Keras networks.
+
+        Raises:
+            BackboneError: If a member is no Keras network, or there are fewer than two.
+        """
+        if len(members) < 2 or not all(member.is_keras for member in members):
+            raise BackboneError(
+                f"{name} must join two or more Keras networks, but joins {', '.join(each.name for each in members)}."
+            )
+        each = "\n".join(f"{member.name} {member.digest}" for member in members)
+        return cls(name, None, hashlib.sha256(each.encode()).hexdigest()[:24], _JOINT, tuple(members))
 
     @property
     def size_mb(self) -> float:

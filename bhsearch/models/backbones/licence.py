@@ -7,6 +7,7 @@ permissive if it is one of a few well-known names, and for unknown otherwise. An
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from itertools import pairwise
 
 UNKNOWN = "unknown"
@@ -17,6 +18,7 @@ _PERMISSIVE = {
     "ccby40", "unlicense",
 }  # fmt: skip
 _FILLERS = ("licence", "license", "version")
+_BETWEEN = "; "  # licences of encoders that are joined
 
 
 def licence_text(name: str, needs_weights: bool) -> str:
@@ -29,14 +31,28 @@ def licence_text(name: str, needs_weights: bool) -> str:
     return name.strip() or (UNKNOWN if needs_weights else NO_WEIGHTS)
 
 
+def joint_licence(licences: Iterable[str]) -> str:
+    """Return the licences of several backbones as one text, each once; those without weights have none.
+
+    Args:
+        licences: Texts of `licence_text`.
+    """
+    found = list(dict.fromkeys(licence for licence in licences if licence != NO_WEIGHTS))
+    return _BETWEEN.join(found) or NO_WEIGHTS
+
+
 def is_non_commercial(licence: str) -> bool | None:
     """Return whether a licence forbids commercial use; None if its name does not tell.
 
-    Words are compared, not letters, since `nc` is also a part of `licence`.
+    Words are compared, not letters, since `nc` is also a part of `licence`. Of several licences, one that forbids it is
+    enough.
 
     Args:
-        licence: Text of `licence_text`, such as `cc-by-nc-nd-4.0`.
+        licence: Text of `licence_text`, such as `cc-by-nc-nd-4.0`, or of `joint_licence`.
     """
+    if _BETWEEN in licence:
+        each = {is_non_commercial(one) for one in licence.split(_BETWEEN)}
+        return next((answer for answer in (True, None) if answer in each), False)
     words = [word for word in re.findall(r"[a-z]+|[0-9]+", licence.lower()) if word not in _FILLERS]
     pairs = {first + second for first, second in pairwise(words)}
     if "nc" in words or "noncommercial" in {*words, *pairs}:

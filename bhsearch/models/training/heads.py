@@ -103,19 +103,22 @@ class Moments:
         total: Sum of the weights. Shape (n_fold_models, 1).
         first: Weighted sum of the features. Shape (n_fold_models, n_features).
         second: Weighted sum of the squared features. Shape (n_fold_models, n_features).
+        widths: Number of features of each encoder, if several are joined; empty for one encoder.
     """
 
     total: npt.NDArray[np.float64]
     first: npt.NDArray[np.float64]
     second: npt.NDArray[np.float64]
+    widths: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, features: Float32Array, weights: npt.NDArray[np.float64]) -> Moments:
+    def of(cls, features: Float32Array, weights: npt.NDArray[np.float64], widths: tuple[int, ...] = ()) -> Moments:
         """Compute the weighted sums of one view.
 
         Args:
             features: Features of the view. Shape (n_images, n_features).
             weights: Weight of each row in each fold model. Shape (n_images, n_fold_models).
+            widths: Number of features of each encoder, if several are joined.
         """
         first, second = np.zeros((2, weights.shape[1], features.shape[1]))
         for start in range(0, len(features), _MOMENT_ROWS):
@@ -123,17 +126,36 @@ class Moments:
             exact, weight = features[some].astype(np.float64), weights[some].T
             first += weight @ exact
             second += weight @ np.square(exact, out=exact)
-        return cls(weights.sum(axis=0)[:, None], first, second)
+        return cls(weights.sum(axis=0)[:, None], first, second, widths)
 
 
 def standardisation(moments: list[Moments]) -> tuple[Float32Array, Float32Array]:
     """Compute mean and inverse standard deviation over several views. Shape (n_fold_models, n_features) each.
 
-    The inverse standard deviation of a constant feature is 0.
+    The inverse standard deviation of a constant feature is 0. If several encoders are joined, the features of each are
+    scaled so that their variances have the same sum for every encoder, and the mean variance of all features remains 1.
+    A penalty then has the meaning that it has for one encoder, and an encoder with many features does not outweigh one
+    with few.
     """
     total = np.sum([m.total for m in moments], axis=0)
     mean = np.sum([m.first for m in moments], axis=0) / total
     variance = np.maximum(np.sum([m.second for m in moments], axis=0) / total - mean**2, 0.0)
     # The computed variance of a constant feature is a rounding error, which increases with the mean.
     inverse_deviation = np.where(variance > 1e-12 + 1e-10 * mean**2, 1.0 / np.sqrt(variance + 1e-12), 0.0)
+    widths = moments[0].widths
+    if widths:
+        inverse_deviation = inverse_deviation * _block_scales(inverse_deviation > 0, widths)
     return mean.astype(np.float32), inverse_deviation.astype(np.float32)
+
+
+def _block_scales(varies: npt.NDArray[np.bool_], widths: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Return the factor on each standardised feature that gives all blocks of features the same variance in sum.
+
+    Args:
+        varies: Whether a feature varies, in each fold model. Shape (n_fold_models, n_features).
+        widths: Number of features of each block.
+    """
+    blocks = np.split(varies, np.cumsum(widths)[:-1], axis=1)
+    counts = np.stack([block.sum(axis=1) for block in blocks], axis=1)  # (n_fold_models, n_blocks)
+    mean = counts.sum(axis=1, keepdims=True) / np.maximum((counts > 0).sum(axis=1, keepdims=True), 1)
+    return np.repeat(np.sqrt(mean / np.maximum(counts, 1)), widths, axis=1)

@@ -126,7 +126,8 @@ def _tracking_needs(prepared: StudyContext, remaining: int) -> list[DiskRequirem
     n_images, work, temporary = len(prepared.development), Path.cwd(), Path(tempfile.gettempdir())
     members = settings.folds * settings.repeats if prepared.regime == FINETUNE else 1
     sizes = [int(backbone.model_mb * 1e6) for backbone in prepared.found.backbones]
-    least, most = members * min(sizes), members * max(sizes)
+    joined = max(settings.combine, 1)  # backbones in one model
+    least, most = members * min(sizes), members * sum(sorted(sizes, reverse=True)[:joined])
     # With a pruner, only the first trial certainly runs to its end and saves a model.
     certain = remaining if prepared.pruner == "none" else 1
     kept = model_limit(settings.keep_models)

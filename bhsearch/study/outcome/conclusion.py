@@ -105,6 +105,11 @@ def _rank(
         proposed_predictions=None if chosen is None else session.predictions.get(chosen.trial.number),
         default=compare_with_default(ranking, session.predictions, space, context.task),
         shift_weight=settings.score_weight_shift,
+        joints={
+            name: [member.name for member in backbone.members]
+            for name, backbone in context.backbones.items()
+            if backbone.members
+        },
     )
 
 

@@ -23,6 +23,7 @@ from bhsearch.objectives.frozen import deployed_probability
 from bhsearch.objectives.space import Parameter
 from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.study.events import ProgressReporter
+from bhsearch.study.joined import with_joints_of
 from bhsearch.study.objective_factory import cached_features, frozen_objective
 from bhsearch.study.outcome.ranking import rank
 from bhsearch.study.outcome.selection import proposed_of
@@ -128,10 +129,14 @@ def search_without(
     """
     part = context.images.without_fold(0, fold)
     objective = frozen_objective(context, part, FeatureSubset(features, context.images.fold[0] != fold))
+    backbones = context.backbones
     engine = engine_in_memory(space, str(context.settings.sampler), context.settings.seed)
     predictions: dict[int, Predictions] = {}
     for done in range(1, n_trials + 1):
         trial = engine.ask()
+        if context.settings.combine:  # joined as this search has decided, not as the study has
+            backbones = with_joints_of(context, engine)
+            objective.use(backbones)
         try:
             found = objective(trial.params)
         except RunError as error:
@@ -143,5 +148,5 @@ def search_without(
     chosen = proposed_of(rank(engine.trials(), predictions, context.task))
     if chosen is None:
         raise RunError(f"No trial of the search without fold {fold} is complete.")
-    backbone = context.backbones[chosen.params["backbone"]]
+    backbone = backbones[chosen.params["backbone"]]
     return partial(deployed_probability, objective(chosen.params), backbone, context.task.link)

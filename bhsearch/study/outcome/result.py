@@ -53,6 +53,7 @@ class StudyResult:
         nested: Score of the nested search; None if it was not computed.
         no_nested: Reason why the requested nested search has no score; otherwise empty.
         shift_weight: Weight of the shifts in the score (`--score-weight-shift`); 0 if the score is the AUC.
+        joints: Names of the joined backbones by name of the joint one (`--combine`).
     """
 
     study: str
@@ -78,6 +79,7 @@ class StudyResult:
     nested: NestedScore | None = None
     no_nested: str = ""
     shift_weight: float = 0.0
+    joints: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         score = f"best {self.score_title} {self.best.value:.4f}" if self.best is not None else "no complete trial"

@@ -58,6 +58,7 @@ class NewMetadata(TypedDict):
     feature_precision: NotRequired[str]
     seed: int
     space: str
+    combine: NotRequired[int]
     score_weight_shift: float
     features_key: str | None
     promotable: bool
@@ -93,6 +94,7 @@ _MUST_AGREE = {
     "feature_precision": "--feature-precision",
     "seed": "--seed",
     "space": "search space",
+    "combine": "--combine",
     "score_weight_shift": "--score-weight-shift",
     "features_key": "--features-key",
 }
@@ -116,6 +118,7 @@ def check_agreement(
     before = {  # of earlier versions
         "score_weight_shift": 0.0,
         "features_key": None,
+        "combine": 0,
         "feature_precision": F32 if now["feature_precision"] == BF16 else now["feature_precision"],
     }
     held = {**before, **held, "task": task_record(restore_task(held.get("task")))}

@@ -70,7 +70,8 @@ def _opened(
         held["backbones"] = {name: weights[name] for name in names}
         if plugins:
             held["plugins"] = plugins
-        study = study.add_backbones(dict(held), names)
+        choices = next(row.choices for row in prepared.space(names) if row.name == "backbone")
+        study = study.add_backbones(dict(held), choices)
     study.save_settings(portable(settings))
     return held, _engine(prepared, study, names)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bhsearch.engines.base import INTERRUPTED, Trial
 from bhsearch.errors import StudyError
-from bhsearch.objectives.space import Params
+from bhsearch.objectives.space import JOINT_NAMES, Params
 from bhsearch.study.context import FROZEN, StudyContext
 from bhsearch.study.objective_factory import best_heads
 from bhsearch.study.resume.metadata import Origin, StudyMetadata
@@ -46,7 +46,8 @@ def warm_points(prepared: StudyContext, look_up: LookUp) -> list[Params]:
                 "parameters were selected on the same cases, and the bias correction cannot account for that search. "
                 f"Continue that study instead with --study {name}."
             )
-        points = [point for _, point in sorted(trials, key=lambda row: -row[0]) if _holds(space, point)]
+        by_score = sorted(trials, key=lambda row: -row[0])
+        points = [point for _, point in by_score if point.get("backbone") not in JOINT_NAMES and _holds(space, point)]
         if not points:
             raise StudyError(
                 f"No trial of {name!r} in --warm-start-from can be used: it has no complete trial with parameters in "

@@ -29,7 +29,7 @@ from bhsearch.runtime.background import repeated
 from bhsearch.runtime.processes import is_alive, memory_mb, this_process
 from bhsearch.states import COMPLETE, FAILED, RUNNING
 from bhsearch.study.context import StudyContext
-from bhsearch.study.feature_precision import stored_choices
+from bhsearch.study.joined import TrialBackbones
 from bhsearch.study.model_structures import ModelStructures
 from bhsearch.study.objective_factory import Objective, resolved
 from bhsearch.study.outcome.ranking import N_DRAWS
@@ -134,7 +134,7 @@ class Worker:
         self._worked = False
         self._images = prepared.images
         self._draws: IntArray | None = None
-        self._precisions = stored_choices(engine)
+        self._backbones = TrialBackbones(prepared, engine, objective)
         self._structures = ModelStructures(prepared) if outbox is not None else None
 
     def run(self) -> str:
@@ -220,6 +220,7 @@ class Worker:
 
         self._callbacks.started(trial)
         try:
+            self._backbones.require(trial)
             with self._beating(trial.number), self._callbacks.interruptible():
                 outcome = self._objective(trial.params, watch)
         except KeyboardInterrupt:
@@ -243,10 +244,11 @@ class Worker:
         ends = self._interval(outcome)
         settings = self._prepared.settings
         now = resolved(self._prepared.regime, settings.feature_backend, settings.precision)
-        precision = self._precisions.get(trial.params["backbone"])
-        record, arrays = complete_record(trial, outcome, ends, now, precision)
+        name = trial.params["backbone"]
+        precision, joined = self._backbones.precision(name), self._backbones.joined(name)
+        record, arrays = complete_record(trial, outcome, ends, now, precision, joined)
         if self._structures is not None:
-            self._structures.prepare(trial.params["backbone"], outcome)
+            self._structures.prepare(self._backbones.get(name), outcome)
         try:
             with self._reported(trial, outcome.out_of_fold), via_outbox(self._outbox, trial.number, record, arrays):
                 self._engine.complete(trial.number, outcome.score, outcome.seconds, ends, outcome.milliseconds)

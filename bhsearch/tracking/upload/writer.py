@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,10 +162,13 @@ class RunWriter:
         """
         record = message.record
         number = record["number"]
+        joined = self._log_joined(record)
         note = notes.trial_note(self._record, record, values, self.experiment_id, self.run_id)
         tags = self._tags(str(number)) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"].lower()}
         if "backbone" in record["params"]:  # a trial that fails early may have none
             tags[keys.LICENCE] = keys.licence_of(self._record["tags"], record["params"]["backbone"])
+        if joined:
+            tags[keys.JOINED] = " + ".join(joined)
         if "precision" in record:
             tags[keys.FEATURE_PRECISION] = record["precision"]["precision"]
         if files is not None:
@@ -232,6 +235,16 @@ class RunWriter:
                 backbone: record["precision"],
             }
             self._client.set_tag(self.run_id, keys.FEATURE_PRECISIONS, json.dumps(self._precisions))
+
+    def _log_joined(self, record: TrialRecord) -> Sequence[str]:
+        """Log which backbones a trial's backbone joins, on the study's run, and return their names; empty for one."""
+        backbone = record["params"].get("backbone", "")
+        tags = self._record["tags"]
+        if "joined" in record and not keys.joined_of(tags, backbone):
+            held = self._client.get_run(self.run_id).data.tags.get(keys.JOINTS, "{}")
+            tags[keys.JOINTS] = json.dumps({**json.loads(held), backbone: record["joined"]})
+            self._client.set_tag(self.run_id, keys.JOINTS, tags[keys.JOINTS])
+        return keys.joined_of(tags, backbone)
 
     def _write_views(self) -> None:
         try:
@@ -371,7 +384,7 @@ class RunWriter:
     def _log_model(self, run_id: str, message: Message[TrialRecord]) -> str:
         """Log the model of a trial, and return the model's id."""
         record, settings = message.record, self._record["settings"]
-        backbone = Backbone.from_record(self._record["backbones"][record["params"]["backbone"]])
+        backbone = self._backbone_of(record)
         archive = self._archives.get(
             backbone, settings["resize"], settings["image_size"], record["model"], message.arrays
         )
@@ -382,6 +395,11 @@ class RunWriter:
         if vectors is not None:
             more[VECTORS] = vectors
         return self._model_log.log(run_id, record["params"], archive, more)
+
+    def _backbone_of(self, record: TrialRecord) -> Backbone:
+        name = record["params"]["backbone"]
+        singles = [Backbone.from_record(self._record["backbones"][each]) for each in record.get("joined", [name])]
+        return Backbone.join(name, singles) if "joined" in record else singles[0]
 
     def _model_metadata(self) -> dict[str, Any]:
         return {

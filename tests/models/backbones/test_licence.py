@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from bhsearch.models.backbones.licence import NO_WEIGHTS, UNKNOWN, consequence, is_non_commercial, licence_text
+from bhsearch.models.backbones.licence import (
+    NO_WEIGHTS,
+    UNKNOWN,
+    consequence,
+    is_non_commercial,
+    joint_licence,
+    licence_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +48,20 @@ def test_any_other_name_is_unknown_and_never_free(name):
 )
 def test_a_licence_is_always_said(name, needs_weights, text):
     assert licence_text(name, needs_weights) == text
+
+
+@pytest.mark.parametrize(
+    ("licences", "text", "forbids"),
+    [
+        (("mit", "mit"), "mit", False),
+        (("mit", "no weights"), "mit", False),
+        (("no weights", "no weights"), "no weights", False),
+        (("mit", "apache-2.0"), "mit; apache-2.0", False),
+        (("mit", "cc-by-nc-4.0"), "mit; cc-by-nc-4.0", True),
+        (("unknown", "cc-by-nc-4.0", "mit"), "unknown; cc-by-nc-4.0; mit", True),
+        (("mit", "unknown"), "mit; unknown", None),
+    ],
+)
+def test_of_several_licences_the_strictest_counts(licences, text, forbids):
+    assert joint_licence(licences) == text
+    assert is_non_commercial(text) is forbids

@@ -53,3 +53,19 @@ def test_arrays_restore_the_heads():
     features = np.ones((2, 4), np.float32)
     assert restored.linear
     np.testing.assert_array_equal(restored.logits(features), heads.logits(features))
+
+
+def test_joined_encoders_have_the_same_variance_in_sum_whatever_their_number_of_features():
+    """By hand: training rows are standardised, blocks of 2, 1 (of which none varies), and 6 features."""
+    random = np.random.default_rng(0)
+    features = (random.normal(size=(40, 9)) * random.uniform(0.1, 9, 9)).astype(np.float32)
+    features[:, 2] = 5.0
+    weights = np.zeros((40, 2))
+    weights[:30, 0] = weights[10:, 1] = 1.0
+    mean, inverse = standardisation([Moments.of(features, weights, (2, 1, 6))])
+    for fold, rows in enumerate((slice(0, 30), slice(10, 40))):
+        variance = ((features[rows] - mean[fold]) * inverse[fold]).var(axis=0)
+        assert [variance[:2].sum(), variance[2], variance[3:].sum()] == pytest.approx([4, 0, 4], rel=1e-4)
+    _, single = standardisation([Moments.of(features, weights)])
+    _, one_block = standardisation([Moments.of(features, weights, (9,))])
+    np.testing.assert_array_equal(one_block, single)

@@ -1,0 +1,256 @@
+"""Studies with `--combine`, from the decision to a registered model of several encoders, with kills and two workers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bhsearch import predict
+from bhsearch.engines.optuna.engine import OptunaEngine
+from bhsearch.errors import RunError, StudyError
+from bhsearch.lifecycle.registration import RegistrationRequest
+from bhsearch.lifecycle.reproduce import reproduce
+from bhsearch.objectives.frozen import FrozenObjective
+from bhsearch.objectives.space import frozen_space, starting_point
+from bhsearch.study.context import StudyContext
+from bhsearch.study.events import ProgressReporter
+from bhsearch.study.joined import TrialBackbones, with_joints_of
+from bhsearch.study.objective_factory import cached_features, frozen_objective
+from bhsearch.study.outcome.nested import nested_score
+from bhsearch.study.resume.open import open_engine
+from bhsearch.tracking import model_files
+from tests.models.finetuning import own_backbone
+from tests.registered import registered
+from tests.studies import (
+    Store,
+    arguments,
+    cache_of,
+    command_here,
+    killed_at,
+    optuna_trials,
+    run,
+    search,
+    settings,
+    started,
+    tracked_search,
+)
+from tests.study.outcome.test_robustness import context_in
+from tests.study.test_study_model import answers_elsewhere
+
+# Keras writes weights with TensorFlow's arrays, which are a version of NumPy behind.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+STUDY = "combined"
+BOTH = ("staintex-s", "staintex-l")
+N_FIRST = 4  # starting points of both
+# What Keras answers, and what `mlflow models serve` does, whose loader takes image files.
+LOAD = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import mlflow, numpy as np, pandas as pd
+from pathlib import Path
+from PIL import Image
+uri, *files = sys.argv[1:]
+images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+by_keras = mlflow.keras.load_model(uri).predict(images, verbose=0)
+loaded = sorted(name for name in sys.modules if name.split(".")[0] == "bhsearch")
+by_server = mlflow.pyfunc.load_model(uri).predict(pd.DataFrame({"image": [Path(file).read_bytes() for file in files]}))
+print("\\n" + json.dumps([np.ravel(by_keras).tolist(), by_server["probability"].tolist(), loaded]))
+"""
+PAIR: dict[str, Any] = {"backbones": BOTH, "combine": 2, "study": STUDY}
+SAY = ProgressReporter()
+
+
+def context(**changes: Any) -> StudyContext:
+    return StudyContext.build(settings(**{**PAIR, "tracking": False, **changes}), SAY)
+
+
+def joints() -> dict[str, list[str]]:
+    """What the study in this folder has decided, as a command that goes on with it reads it."""
+    return dict(open_engine(context())[1].joints())
+
+
+def test_a_joint_trial_becomes_a_registered_model(here: Path):
+    own_backbone(here)
+    names = (*BOTH, "small.keras")
+    result = tracked_search(backbones=names, combine=3, trials=10, study=STUDY)
+    trials = optuna_trials(here, STUDY)
+    assert [trial.params["backbone"] for trial in trials[6:]] == ["joint-1", "joint-2", "joint-3", "joint-4"]
+    store = Store(here)
+    runs, parent = store.children(), store.parent()
+    best = sorted((-trials[k].value, trials[k].params["backbone"]) for k in range(3))
+    first, second, third = (name for _, name in best)
+    held = {
+        "joint-1": [first, second],
+        "joint-2": [first, third],
+        "joint-3": [second, third],
+        "joint-4": [first, second, third],
+    }
+    assert result.joints == held
+    assert json.loads(parent.data.tags["bhsearch.joints"]) == held
+    costs = {trials[k].params["backbone"]: runs[k].data.metrics for k in range(3)}
+    for number in range(6, 10):
+        members = held[trials[number].params["backbone"]]
+        assert runs[number].data.tags["bhsearch.joined"] == " + ".join(members)
+        alone = [costs[name]["cost/ms_per_image"] for name in members]
+        assert runs[number].data.metrics["cost/ms_per_image"] == pytest.approx(sum(alone))
+        assert runs[number].data.metrics["cost/model_mb"] > max(costs[name]["cost/model_mb"] for name in members)
+        licence = "unknown" if "small" in members else "no weights"
+        assert runs[number].data.tags["bhsearch.licence"] == licence
+    again = reproduce(None, SAY, study=STUDY, trial=9)
+    assert (again.largest, again.score_now) == (0.0, again.score)
+    version = registered(RegistrationRequest(trial=9, force=True, reason="a test")).version
+    made = StudyContext.build(settings(backbones=names), SAY)
+    files = [str(path) for path in made.development.paths()[:8]]
+    with started(here, "-c", LOAD, version.uri, *files) as process:
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+    by_keras, by_server, loaded = json.loads(output.splitlines()[-1])
+    assert loaded == []
+    assert np.ptp(by_keras) > 1e-4
+    assert by_server == pytest.approx(by_keras, abs=1e-5)
+    done = command_here(predict, *files, "--model", version.uri)
+    assert done.returncode == 0, done.stderr
+    by_command = [float(row["probability"]) for row in csv.DictReader(done.stdout.splitlines())]
+    assert by_keras == pytest.approx(by_command, abs=1e-5)
+    title = f"joint-4 ({first} + {second} + {third})"
+    card = model_files.read_text(store.client.get_run(version.run_id).info.artifact_uri, "card.md")
+    assert f"fold heads on {title}" in card
+    assert f"the licence of the backbone {title} is unknown" in card
+    assert model_files.metadata_of(model_files.download(version.uri))["joined"] == held["joint-4"]
+
+
+def test_a_logged_joint_model_computes_what_the_heads_compute_on_joined_features(here: Path):
+    tracked_search(**PAIR, trials=N_FIRST + 1)
+    store, made = Store(here), context()
+    (model,) = [
+        model
+        for model in store.client.search_logged_models([store.parent().info.experiment_id])
+        if model.source_run_id == store.children()[N_FIRST].info.run_id
+    ]
+    _, by_keras = answers_elsewhere(model.artifact_location, [str(path) for path in made.development.paths()])
+    features = cached_features(made, SAY)
+    objective = frozen_objective(made, made.images, features)
+    _, engine = open_engine(made)
+    backbones = with_joints_of(made, engine)
+    objective.use(backbones)
+    heads = objective(optuna_trials(here, STUDY)[N_FIRST].params).heads
+    apart = [features.get(made.backbones[name], "identity") for name in engine.joints()["joint-1"]]
+    expected = (1 / (1 + np.exp(-heads.logits(np.hstack(apart))))).mean(axis=1)
+    assert by_keras == pytest.approx(expected, abs=1e-3)  # features by OpenVINO, the model by Keras
+
+
+def test_joined_features_are_standardised_block_by_block_on_training_rows(tmp_path, tmp_path_factory, monkeypatch):
+    """The heads are those of scikit-learn on blocks that were standardised by hand."""
+    from sklearn.linear_model import LogisticRegression
+
+    monkeypatch.setenv("BHSEARCH_CACHE", cache_of(tmp_path_factory))
+    made = context_in(tmp_path / "images", backbones=BOTH, combine=2)
+    features = cached_features(made, SAY)
+    objective = frozen_objective(made, made.images, features)
+    single = [features.get(made.backbones[name], "identity") for name in BOTH]
+
+    class Decided:
+        def joints(self):
+            return {"joint-1": list(BOTH)}
+
+    objective.use(with_joints_of(made, Decided()))
+    heads = objective(starting_point(frozen_space(BOTH, combine=2), "joint-1")).heads
+    images = made.images
+    for fold in range(3):
+        inside = images.fold[0] != fold
+        _, group, count = np.unique(images.group[inside], return_inverse=True, return_counts=True)
+        weight = 1 / count[group]
+        blocks = []
+        for block in single:
+            mean = np.average(block[inside], axis=0, weights=weight)
+            deviation = np.sqrt(np.average((block[inside] - mean) ** 2, axis=0, weights=weight))
+            varies = deviation > 1e-5
+            blocks.append(((block - mean) / np.where(varies, deviation, np.inf), varies.sum()))
+        n_mean = np.mean([n for _, n in blocks])
+        joined = np.hstack([block * np.sqrt(n_mean / n) for block, n in blocks])
+        label = images.label[inside]
+        for value in (0, 1):
+            weight[label == value] /= 2 * weight[label == value].sum()
+        by_hand = LogisticRegression(C=0.1, tol=1e-10, max_iter=10_000)
+        by_hand.fit(joined[inside], label, weight * inside.sum())
+        logits = heads.logits(np.hstack(single))[:, fold]
+        np.testing.assert_allclose(logits, by_hand.decision_function(joined), atol=2e-3)
+
+
+def test_a_study_that_is_killed_between_decision_and_first_joint_trial_goes_on(here: Path, monkeypatch):
+    original, begun = OptunaEngine._start, []
+
+    def start(engine, *others):
+        begun.append(engine)
+        if len(begun) == N_FIRST + 1:
+            raise KeyboardInterrupt
+        return original(engine, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OptunaEngine, "_start", start)
+        search(**PAIR, trials=7)
+    assert [trial.params["backbone"] in BOTH for trial in optuna_trials(here, STUDY)] == [True] * N_FIRST
+    decided = joints()
+    assert set(decided["joint-1"]) == set(BOTH)
+    search(**PAIR, trials=7)
+    assert [trial.params["backbone"] for trial in optuna_trials(here, STUDY)[4:6]] == ["joint-1", "joint-1"]
+    assert joints() == decided
+
+
+def test_a_joint_trial_that_is_killed_is_run_again(here: Path):
+    search(**PAIR, trials=N_FIRST)
+    with killed_at(FrozenObjective, "_cost"):
+        search(**PAIR, trials=N_FIRST + 1)
+    search(**PAIR, trials=N_FIRST + 1)
+    dead, again = optuna_trials(here, STUDY)[N_FIRST:]
+    assert (dead.state.name, again.state.name) == ("FAIL", "COMPLETE")
+    assert dead.params == again.params == starting_point(context().space(BOTH), "joint-1")
+
+
+def test_two_workers_join_the_same(here: Path):
+    own_backbone(here)
+    words = arguments(
+        backbones=(*BOTH, "small.keras"), combine=2, study=STUDY, trials=14, workers=2, tracking=False, quiet=True
+    )
+    done = run(here, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = optuna_trials(here, STUDY)
+    joint = [trial for trial in trials if trial.params["backbone"].startswith("joint")]
+    assert {trial.params["backbone"] for trial in joint} == {"joint-1", "joint-2", "joint-3"}
+    assert all(trial.state.name == "COMPLETE" for trial in trials)
+    owners = {trial.system_attrs["bhsearch:owner"]["pid"] for trial in joint}
+    assert len(owners) == 2
+    first = {trial.params["backbone"]: trial for trial in reversed(trials)}
+    assert min(trial.datetime_start for trial in joint) > max(first[name].datetime_complete for name in BOTH)
+
+
+def test_a_joint_trial_that_a_user_enqueued_too_early_fails_with_a_sentence(here: Path):
+    made = context()
+    _, engine = open_engine(made)
+    point = starting_point(made.space(BOTH), "joint-2")
+    backbones = TrialBackbones(made, engine, frozen_objective(made, made.images, cached_features(made, SAY)))
+    with pytest.raises(RunError, match="joint-2 joins no backbones"):
+        backbones.require(engine.ask(point))
+
+
+def test_a_study_goes_on_with_the_same_combine_only(here: Path):
+    search(**PAIR, trials=1)
+    for combine in (0, 3):
+        with pytest.raises(StudyError, match=f"--combine: was 2, is now {combine}"):
+            search(**{**PAIR, "combine": combine}, trials=2)
+    search(backbones=BOTH, trials=1, study="without")
+    with pytest.raises(StudyError, match="--combine: was 0, is now 2"):
+        search(**{**PAIR, "study": "without"}, trials=2)
+
+
+def test_a_nested_search_decides_in_each_fold_for_itself(tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("BHSEARCH_CACHE", cache_of(tmp_path_factory))
+    made = context_in(tmp_path / "images", backbones=BOTH, combine=2, sampler="tpe")
+    found = nested_score(made, made.space(BOTH), N_FIRST + 2, SAY)
+    assert (found.n_trials, found.n_folds) == (N_FIRST + 2, 3)
+    assert found.low <= found.score <= found.high
