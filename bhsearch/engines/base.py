@@ -28,8 +28,9 @@ class Trial:
             runs the trial). Complete and pruned trials: `seconds` (duration). Complete trials: `auc_low` and `auc_high`
             (confidence interval of the score), and `ms_per_image` (inference time of the deployed model; absent if
             unknown). Failed trials: `reason`, and `dead` if the process died. Retries:
-            `retry_of` (number of the retried trial) and `attempt` (1 or 2). Further keys are set by the worker, such as
-            `warm` (index of the warm-start point) and `outbox` (folder of the outbox).
+            `retry_of` (number of the retried trial) and `attempt` (1 or 2). Trials that a user has enqueued and nobody
+            has started: `waiting`. Further keys are set by the worker, such as `warm` (index of the warm-start point)
+            and `outbox` (folder of the outbox).
     """
 
     number: int

@@ -119,7 +119,8 @@ class TrialHistory:
 
 def _record(trial: FrozenTrial) -> Trial:
     value = trial.value if trial.state == TrialState.COMPLETE else None
-    return Trial(trial.number, _STATES[trial.state], trial.params, value, notes_of(trial))
+    waiting = {"waiting": True} if trial.state == TrialState.WAITING else {}
+    return Trial(trial.number, _STATES[trial.state], trial.params, value, notes_of(trial) | waiting)
 
 
 def _point(params: Params) -> frozenset[tuple[str, object]]:

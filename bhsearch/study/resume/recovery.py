@@ -46,7 +46,8 @@ def recover_dead_trials(
     stale = engine.stale()
     settled = []
     for trial in engine.trials():
-        dead = trial.state == RUNNING and (trial.number in stale or not is_alive(trial.owner))
+        begun = trial.state == RUNNING and not trial.notes.get("waiting", False)
+        dead = begun and (trial.number in stale or not is_alive(trial.owner))
         if trial.number in held and (dead or trial.state != RUNNING):
             box, record = held[trial.number]
             _finish(engine, trial, box, record)

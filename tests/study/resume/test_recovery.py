@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import optuna
 import pytest
 
 from bhsearch.engines.base import MOST_RETRIES, Trial, TrialAlreadyEnded
@@ -51,6 +52,15 @@ def test_a_trial_of_a_dead_process_fails_and_its_record_is_put(engine, own):
     assert (record["state"], record["reason"], record["started_ms"]) == (FAILED, DIED, 7)
     assert record["params"] == trial.params
     assert recover_dead_trials(engine, own, ()) == []
+
+
+def test_a_trial_that_a_user_enqueued_is_no_dead_one_and_is_run(engine, own, tmp_path):
+    point = {**engine.ask().params, "log10_penalty": 2.0}
+    optuna.load_study(study_name="study", storage=connect(f"sqlite:///{tmp_path}/o.db")).enqueue_trial(point)
+    assert [trial.number for trial in recover_dead_trials(engine, own, ())] == []
+    started = engine.ask(notes={"owner": DEAD})
+    assert (started.number, started.params) == (1, point)
+    assert [trial.number for trial in recover_dead_trials(engine, own, ())] == [1]
 
 
 @pytest.mark.parametrize("owner", [this_process(), ELSEWHERE])
