@@ -139,6 +139,9 @@ class ToyEngine:
         with self._study.changing() as record:
             record["costs"] = costs
 
+    def joints(self) -> dict[str, list[str]]:
+        return {}
+
     def importances(self) -> dict[str, float]:
         return {}
 
