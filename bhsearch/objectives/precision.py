@@ -40,8 +40,8 @@ class PrecisionComparison:
         cosine: Smallest cosine similarity of the two feature vectors of an image.
         log10_penalty: Penalty of the heads, the best one in f32.
         auc: Out-of-fold score of each of `COMBINATIONS`, such as `f32/bf16` for heads trained on f32.
-        intervals: 95 % interval of the difference between the scores of two combinations, such as
-            `f32/bf16 - f32/f32`, for every pair.
+        intervals: 95 % interval of the difference between the scores of two combinations, for each pair. A key is
+            the difference as text, such as `f32/bf16 - f32/f32`.
     """
 
     n_images: int

@@ -32,8 +32,8 @@ def stored_costs(
 ) -> FeatureCosts:
     """Return the costs that are stored with a study; measure and store those of backbones without any.
 
-    The values of the first process that stores them count for every other process, also when a study is resumed. The
-    precision of the features is chosen and stored in the same way, and the objective uses it from then on.
+    All processes use the values that were stored first, and so does a resumed study. The precision of the features is
+    chosen and stored in the same way, and the objective uses it from then on.
 
     Args:
         prepared: Context of the study.

@@ -46,7 +46,7 @@ class Joint(KindDefaults):
         return AvailableBackbones(())
 
     def check_size(self, backbone: Backbone, size: int) -> None:
-        """Check the size for every member; see `Backbone.check_size`."""
+        """Check that all members take images of this size; see `Backbone.check_size`."""
         for member in backbone.members:
             member.check_size(size)
 

@@ -132,10 +132,9 @@ class Moments:
 def standardisation(moments: list[Moments]) -> tuple[Float32Array, Float32Array]:
     """Compute mean and inverse standard deviation over several views. Shape (n_fold_models, n_features) each.
 
-    The inverse standard deviation of a constant feature is 0. If several encoders are joined, the features of each are
-    scaled so that their variances have the same sum for every encoder, and the mean variance of all features remains 1.
-    A penalty then has the meaning that it has for one encoder, and an encoder with many features does not outweigh one
-    with few.
+    The inverse standard deviation of a constant feature is 0. If several encoders are joined, their features are
+    rescaled: the total variance of each encoder is the same, and the mean variance over all features is 1. A penalty
+    then has the meaning that it has for one encoder, and an encoder with many features does not outweigh one with few.
     """
     total = np.sum([m.total for m in moments], axis=0)
     mean = np.sum([m.first for m in moments], axis=0) / total
