@@ -12,9 +12,9 @@ app = make_app()
 
 @app.command(cls=Command, epilog=RESEARCH_ONLY)
 @settings_options(
-    "storage", "study", "data", "weights_dir", "trials", "timeout", "workers", "launcher", "trial_timeout",
-    "max_worker_memory", "tracking", "quiet",
-    required=("storage", "study"),
+    "storage", "study", "data", "weights_dir", "trials", "timeout", "budget", "workers", "launcher", "trial_timeout",
+    "max_worker_memory", "only", "tracking", "quiet",
+    required=("study",),
     defaults=False,
 )  # fmt: skip
 def worker(**settings: Any) -> None:
@@ -29,6 +29,7 @@ def worker(**settings: Any) -> None:
         from bhsearch.study.resume.open import settings_of
 
         given = {key: value for key, value in settings.items() if value is not None}
-        loaded = load_settings(None, settings_of(given["storage"], given["study"]) | given)
+        storage = load_settings(None, given).storage  # which the environment may name
+        loaded = load_settings(None, settings_of(storage, given["study"]) | given)
 
     run_study(loaded)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
@@ -28,7 +30,24 @@ def load_settings(file: Path | None, options: Mapping[str, Any]) -> Settings:
     _require_known(values, str(file))
     _require_known(options, "the options")
     given = {key: value for key, value in options.items() if value is not None}
-    return Settings(**{key: _converted(key, value) for key, value in {**values, **given}.items()})
+    return Settings(**{key: _converted(key, value) for key, value in {**_of_variables(), **values, **given}.items()})
+
+
+def _of_variables() -> dict[str, str]:
+    """Return the settings that environment variables set."""
+    names = {field.name: option_of(field).variable for field in fields(Settings)}
+    return {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
+
+
+def to_toml(values: Mapping[str, Any]) -> str:
+    """Return settings as the text of a settings file; values that are None are left out.
+
+    Args:
+        values: Text, numbers, booleans and lists of text by key, as returned by `portable`.
+    """
+    # A JSON value of these types is also a TOML value.
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if value is not None]
+    return "\n".join(lines) + "\n"
 
 
 def portable(settings: Settings) -> dict[str, Any]:

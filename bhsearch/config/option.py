@@ -32,6 +32,8 @@ class Option:
         aliases: Further spellings of the option, such as `-q`.
         is_path: Whether the value is a path in which a leading `~` is expanded to the home folder.
         is_repeatable: Whether the option may be given several times.
+        variable: Environment variable that sets the value if neither an option nor a settings file
+            does; empty for none.
         parse: Function that converts a value from the command line or a settings file; None to convert by type.
         belongs_to_command: Whether the setting applies to a single command rather than to the study. A worker that
             joins the study does not inherit it.
@@ -48,6 +50,7 @@ class Option:
     aliases: tuple[str, ...] = ()
     is_path: bool = False
     is_repeatable: bool = False
+    variable: str = ""
     parse: Callable[[Any], Any] | None = None
     belongs_to_command: bool = False
 

@@ -50,6 +50,26 @@ def parse_repeated_names(value: Any) -> tuple[str, ...]:
     return parse_names(",".join(parse_names(value)))
 
 
+def parse_pairs(value: Any) -> tuple[str, ...]:
+    """Return pairs `key=value` from a repeatable option, from a table of a settings file, or from a list of pairs.
+
+    Raises:
+        ValueError: If a pair has no key or no `=`.
+    """
+    if isinstance(value, Mapping):
+        value = [f"{key}={_as_text(each)}" for key, each in value.items()]
+    pairs = [value] if isinstance(value, str) else value
+    if not isinstance(pairs, (list, tuple)) or not all(
+        isinstance(pair, str) and "=" in pair.lstrip("=") for pair in pairs
+    ):
+        raise ValueError("pairs such as partition=gpu")
+    return tuple(pair.strip() for pair in pairs)
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def parse_whole_numbers(value: Any) -> tuple[int, ...]:
     """Return whole numbers from a list or from comma-separated text.
 

@@ -13,7 +13,13 @@ from typing import Any, ClassVar, get_type_hints
 
 from bhsearch.config import choices
 from bhsearch.config.option import check_value, option_name, option_of, setting
-from bhsearch.config.parsing import parse_class_map, parse_names, parse_repeated_names, parse_whole_numbers
+from bhsearch.config.parsing import (
+    parse_class_map,
+    parse_names,
+    parse_pairs,
+    parse_repeated_names,
+    parse_whole_numbers,
+)
 from bhsearch.errors import SettingsError
 
 
@@ -65,6 +71,7 @@ class DataSettings:
     skip_unreadable: bool = setting(False, "Skip images that cannot be read; by default they are an error.")
 
 
+PARTS = ("all", "features", "trials", "summary")  # values of `--only`, without the name of a backbone
 VECTORS = "features:"  # before the path of a file of `--features`, in the name of its backbone
 DATA_SETTINGS = tuple(field.name for field in fields(DataSettings))
 
@@ -300,6 +307,23 @@ class ExecutionSettings:
     launcher: str = setting(
         "local", "Where the worker processes run.", "NAME", choices=choices.launchers, belongs_to_command=True
     )
+    launcher_option: tuple[str, ...] = setting(
+        (),
+        "Option of a cluster's launcher, such as partition=gpu (repeatable).",
+        "KEY=VALUE",
+        is_repeatable=True,
+        parse=parse_pairs,
+        belongs_to_command=True,
+    )
+    dry_run: bool = setting(False, "Write the files of a cluster's jobs, and submit nothing.", belongs_to_command=True)
+    wait: bool = setting(True, "Wait for the jobs of a cluster, and show their progress.", belongs_to_command=True)
+    only: str = setting(
+        "all",
+        "Part of the work: all; features, or features:BACKBONE, without trials; trials without the final ranking; "
+        "summary without trials.",
+        "PART",
+        belongs_to_command=True,
+    )
     trial_timeout: float | None = setting(
         None,
         "Seconds after which a trial is marked failed and its worker is replaced.",
@@ -318,8 +342,10 @@ class ExecutionSettings:
     )
     storage: str = setting(
         "sqlite:///optuna.db",
-        "Database URL of Optuna's studies, or journal:PATH for a file in a shared folder.",
+        "Database URL of Optuna's studies, or journal:PATH for a file in a shared folder. The environment variable "
+        "BHSEARCH_STORAGE sets it, too, and keeps a password out of the command line.",
         "URL",
+        variable="BHSEARCH_STORAGE",
         belongs_to_command=True,
     )
 
@@ -364,6 +390,7 @@ class Settings(
         for declared in fields(self):
             check_value(declared.name, option_of(declared), getattr(self, declared.name))
         model_limit(self.keep_models)
+        check_part(self.only)
         if self.features_key is not None and not self.features:
             raise SettingsError(
                 f"--features-key requires --features, but got only --features-key {self.features_key!r}. Give the file "
@@ -384,6 +411,17 @@ class Settings(
 def encoder_names(settings: Settings) -> tuple[str, ...]:
     """Return the names of the backbones as `find_backbones` takes them: files of vectors, or else `--backbones`."""
     return tuple(f"{VECTORS}{file}" for file in settings.features) or settings.backbones
+
+
+def check_part(only: str) -> None:
+    """Check the value of `--only`.
+
+    Raises:
+        SettingsError: If it is unknown.
+    """
+    part, sign, backbone = only.partition(":")
+    if part not in PARTS or (sign and (part != "features" or not backbone)):
+        raise SettingsError(f"--only must be all, features, features:BACKBONE, trials or summary, but got {only!r}.")
 
 
 def model_limit(keep_models: str) -> int | None:

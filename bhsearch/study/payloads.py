@@ -33,6 +33,7 @@ from bhsearch.tracking import keys
 from bhsearch.tracking.records import StudyRecord, TrialRecord
 
 Arrays = dict[str, npt.NDArray[Any]]
+_OF_JOBS = ("launcher_option", "dry_run", "wait", "only")  # settings that say how a command shares the work
 
 
 def complete_record(
@@ -189,7 +190,7 @@ def resolved_settings(context: StudyContext, workers: int) -> dict[str, Any]:
         "pruner": context.pruner,
         "workers": workers,
     }
-    of_the_terminal = ("quiet", "tracking", "finetune_trials", "robustness", "nested")
+    of_the_terminal = ("quiet", "tracking", "finetune_trials", "robustness", "nested", *_OF_JOBS)
     return {name: value for name, value in values.items() if name not in of_the_terminal and value not in (None, ())}
 
 
@@ -202,7 +203,7 @@ def command_of(settings: Settings) -> str:
     words = ["python", "-m", "bhsearch.run"]
     for field in fields(Settings):
         value = getattr(settings, field.name)
-        if value == field.default or field.name == "quiet":
+        if value == field.default or field.name == "quiet" or field.name in _OF_JOBS:
             continue
         option = "--" + field.name.replace("_", "-")
         if isinstance(value, bool):

@@ -20,24 +20,29 @@ from bhsearch.study.checks.combine import check_combine, check_joinable
 from bhsearch.study.checks.plugins import explain
 from bhsearch.study.checks.shift_weight import check_shift_weight
 from bhsearch.study.checks.vectors import check_vectors
+from bhsearch.study.cluster.checks import cluster_launcher, for_cluster
+from bhsearch.study.cluster.features import compute_features
+from bhsearch.study.cluster.placed import LEFT, jobs_of, run_jobs
 from bhsearch.study.context import FINETUNE, FROZEN, StudyContext
 from bhsearch.study.events import ProgressReporter, StudyPlan
 from bhsearch.study.feature_costs import cost_rows, stored_costs
 from bhsearch.study.feature_precision import check_feature_precision
 from bhsearch.study.objective_factory import make_objective
-from bhsearch.study.outcome.conclusion import conclude
+from bhsearch.study.outcome.conclusion import conclude, conclude_part, partial_result
 from bhsearch.study.outcome.nested import check_nested
 from bhsearch.study.outcome.race import check_race, race_images
 from bhsearch.study.outcome.result import StudyResult
 from bhsearch.study.payloads import study_record
 from bhsearch.study.plan import make_plan
 from bhsearch.study.session import StudySession, best_of, n_finished
+from bhsearch.study.workers.launchers.jobs import FEATURES, SUMMARY, TRIALS, ClusterLauncher
 from bhsearch.study.workers.messages import WorkerTask
 from bhsearch.study.workers.pool import WorkerEvents, WorkerPool, n_workers
 from bhsearch.study.workers.worker import STOPPED, TIME, TrialCallbacks, Worker
 from bhsearch.tracking.connection import check_store
 from bhsearch.tracking.upload.client import UploaderProcess
 
+ALL = "all"  # value of `--only`
 _RECOVERY_SECONDS = 5.0  # interval between recoveries of dead trials while other commands run the last trials
 
 
@@ -65,6 +70,9 @@ def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     if settings.tracking:
         check_store()
     try:
+        cluster = cluster_launcher(settings)
+        if cluster is not None:
+            return _run_study(for_cluster(settings, reporter), reporter, cluster)
         if settings.regime == "auto" and backend.gpu_files() and not settings.features:
             return _frozen_then_finetune(settings, reporter)
         return _run_study(settings, reporter)
@@ -102,26 +110,41 @@ def _part_name(settings: Settings, regime: str) -> str | None:
     return f"{settings.study}-{regime}" if settings.study else None
 
 
-def _run_study(settings: Settings, reporter: ProgressReporter) -> StudyResult:
-    """Run one study and return its result.
+def _run_study(settings: Settings, reporter: ProgressReporter, cluster: ClusterLauncher | None = None) -> StudyResult:
+    """Run one study, or a part of its work, and return its result.
 
     The workers are started first, so that they import their framework while this process reads the data.
+
+    Args:
+        settings: Settings of the study.
+        reporter: Receives progress events.
+        cluster: Launcher that places the workers on other machines; None for workers of this command.
     """
-    with WorkerPool(settings) if n_workers(settings) else nullcontext() as pool:
+    part, _, backbone = settings.only.partition(":")
+    needs_pool = cluster is None and part in (ALL, TRIALS) and n_workers(settings)
+    with WorkerPool(settings) if needs_pool else nullcontext() as pool:
         context = StudyContext.build(settings, reporter)
         check_joinable(context)
+        if cluster is not None and settings.dry_run:
+            for line in cluster.write(jobs_of(context)):
+                reporter.say(line)
+            return partial_result(context, [])
         if settings.race_divisions:
             race_images(context)  # before the first trial, since there may be too few cases
         session = _open_session(context, reporter)
         remaining = session.begin()
         uploader: UploaderProcess | None = None
+        verdict = ""
+        is_logged_by_jobs = cluster is not None and cluster.concludes
         try:
             _show_plan(session, remaining)
-            later = settings.robustness or settings.nested or settings.race_divisions
-            if remaining or session.has_unsent_trials() or later:
+            later = settings.robustness or settings.nested or settings.race_divisions or part == SUMMARY
+            if part != FEATURES and not is_logged_by_jobs and (remaining or session.has_unsent_trials() or later):
                 uploader = _start_uploader(session)
-            if remaining:
-                _search(session, pool, uploader)
+            if part == FEATURES:
+                compute_features(session, backbone)
+            elif remaining and part != SUMMARY:
+                verdict = _search(session, pool, uploader, cluster)
         except (BhsearchError, OSError) as error:  # OSError: the terminal output can no longer be written
             if session.is_refused(error, uploader):
                 session.undo(uploader, isinstance(error, LostStorageError))
@@ -131,7 +154,12 @@ def _run_study(settings: Settings, reporter: ProgressReporter) -> StudyResult:
             session.refresh()
         except LostStorageError as error:
             session.fail(error)
-        result = conclude(session, uploader)
+        if part in (FEATURES, TRIALS) or verdict == LEFT:
+            result = conclude_part(session, uploader)
+        else:
+            if is_logged_by_jobs:  # and so is what costs much
+                session.omit_extras()
+            result = conclude(session, uploader)
         session.raise_failure()
         return result
 
@@ -177,10 +205,21 @@ def _start_uploader(session: StudySession) -> UploaderProcess | None:
     return UploaderProcess(session.outbox, session.reporter.say, patient=is_old, sent=session.annotate)
 
 
-def _search(session: StudySession, pool: WorkerPool | None, uploader: UploaderProcess | None) -> None:
-    """Run trials until a stopping criterion is met or the user interrupts the command."""
+def _search(
+    session: StudySession,
+    pool: WorkerPool | None,
+    uploader: UploaderProcess | None,
+    cluster: ClusterLauncher | None,
+) -> str:
+    """Run trials until a stopping criterion is met or the user interrupts the command, and return the reason."""
     try:
-        verdict = _in_this_process(session, uploader) if pool is None else _in_pool(session, pool, uploader)
+        if cluster is not None:
+            with _trials(session):
+                verdict = run_jobs(session, cluster)
+        elif pool is not None:
+            verdict = _in_pool(session, pool, uploader)
+        else:
+            verdict = _in_this_process(session, uploader)
     except KeyboardInterrupt:
         verdict = STOPPED
     session.is_interrupted = verdict in (STOPPED, TIME)
@@ -188,6 +227,7 @@ def _search(session: StudySession, pool: WorkerPool | None, uploader: UploaderPr
         session.reporter.say("Interrupted. Finished trials are kept; repeat the command to continue the study.")
     elif verdict == TIME:
         session.reporter.say(f"Time is up after {session.context.settings.timeout:g} s.")
+    return verdict
 
 
 def _in_pool(session: StudySession, pool: WorkerPool, uploader: UploaderProcess | None) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from bhsearch.errors import StudyError
 from bhsearch.runtime import cache
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _EMPTY = "empty.db"  # database of MLflow in the cache
 # Without this tag, the user interface may show its pages for language models.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -119,6 +120,17 @@ def open_client(patient: bool = False) -> MlflowClient:
 def is_on_server() -> bool:
     """Return whether runs and artifacts are sent to a server and need no local disk space. Does not import MLflow."""
     return tracking_uri().startswith(("http:", "https:"))
+
+
+def store_file() -> Path | None:
+    """Return the file of the store, which other machines do not reach; None for servers. Does not import MLflow."""
+    uri = tracking_uri()
+    return sqlite_file(uri) if uri else Path("mlflow.db").absolute()
+
+
+def is_on_loopback() -> bool:
+    """Return whether the address of the store means this machine on every machine. Does not import MLflow."""
+    return is_on_server() and urlsplit(tracking_uri()).hostname in _LOCAL_HOSTS
 
 
 def artifact_folder(uri: str | None = None) -> Path | None:

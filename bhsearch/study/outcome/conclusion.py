@@ -16,7 +16,7 @@ from bhsearch.errors import BhsearchError, LostStorageError, RunError, StudyErro
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.runtime.processes import is_here
 from bhsearch.states import RUNNING
-from bhsearch.study.context import FINETUNE
+from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.study.outcome.nested import nested_score
 from bhsearch.study.outcome.race import race
 from bhsearch.study.outcome.ranking import correct, rank
@@ -63,6 +63,44 @@ def conclude(session: StudySession, uploader: UploaderProcess | None) -> StudyRe
         if trial.number in session.run_ids:
             trial.notes["mlflow_run"] = session.run_ids[trial.number]
     return replace(result, links=_links(session, uploader))
+
+
+def conclude_part(session: StudySession, uploader: UploaderProcess | None) -> StudyResult:
+    """Wait until the trials of a command that did only a part of the work are in MLflow, and return its result.
+
+    Args:
+        session: Session whose trials have ended.
+        uploader: Process that logs to MLflow; None without tracking or if there is nothing to log.
+
+    Raises:
+        RunError: If some results could not be logged.
+    """
+    if uploader is not None:
+        with session.reporter.step("logging to MLflow") as progress:
+            uploader.finish(progress)
+    elif session.outbox is not None:
+        session.outbox.close()
+    return partial_result(session.context, session.trials(), interrupted=session.is_interrupted)
+
+
+def partial_result(context: StudyContext, trials: list[Trial], *, interrupted: bool = False) -> StudyResult:
+    """Return the result of a command that did only a part of the work, without a ranking.
+
+    Args:
+        context: Context of the study.
+        trials: Trials of the study.
+        interrupted: Whether Ctrl-C or the time limit ended the command early.
+    """
+    return StudyResult(
+        study=context.study,
+        data=context.index.name,
+        ranking=[],
+        records=trials,
+        wanted=context.settings.trials,
+        tracked=context.settings.tracking,
+        interrupted=interrupted,
+        partial=True,
+    )
 
 
 def _race(session: StudySession, trials: list[Trial]) -> dict[int, Predictions]:

@@ -54,6 +54,8 @@ class StudyResult:
         no_nested: Reason why the requested nested search has no score; otherwise empty.
         shift_weight: Weight of the shifts in the score (`--score-weight-shift`); 0 if the score is the AUC.
         joints: Names of the joined backbones by name of the joint one (`--combine`).
+        partial: Whether the command did only a part of the work (`--only`, `--no-wait` or `--dry-run`) and ranked no
+            trials.
     """
 
     study: str
@@ -80,6 +82,7 @@ class StudyResult:
     no_nested: str = ""
     shift_weight: float = 0.0
     joints: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    partial: bool = False
 
     def __repr__(self) -> str:
         score = f"best {self.score_title} {self.best.value:.4f}" if self.best is not None else "no complete trial"

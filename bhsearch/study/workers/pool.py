@@ -26,6 +26,7 @@ from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import threads_of
 from bhsearch.study.startup import needs_framework
 from bhsearch.study.workers.launchers.base import LAUNCHERS, WorkerCommand, WorkerHandle
+from bhsearch.study.workers.launchers.jobs import ClusterLauncher
 from bhsearch.study.workers.messages import (
     Connected,
     Finished,
@@ -125,7 +126,9 @@ class WorkerPool:
         self._gpus = visible_gpus()
         self._early_deaths = 0
         self._verdicts: list[str] = []
-        self._launcher = LAUNCHERS.get(settings.launcher)
+        launcher = LAUNCHERS.get(settings.launcher)
+        assert not isinstance(launcher, ClusterLauncher), "those place whole commands, see `study.cluster`"
+        self._launcher = launcher
         self._workers = [self._start(slot) for slot in range(n_workers(settings))]
 
     def __enter__(self) -> WorkerPool:

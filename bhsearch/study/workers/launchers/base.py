@@ -20,6 +20,7 @@ from typing import Protocol
 from bhsearch.errors import RunError
 from bhsearch.plugins import Registry
 from bhsearch.runtime.processes import python_command
+from bhsearch.study.workers.launchers.jobs import ClusterLauncher
 
 MODULE = "bhsearch.study.workers.process"
 KEY_VARIABLE = "BHSEARCH_WORKER_KEY"  # environment variable with the secret key of a `tcp:` channel, in hexadecimal
@@ -167,4 +168,4 @@ def open_channel(channel: str) -> Connection:
     raise ValueError(f"A channel must begin with {_FD}: or {_TCP}:, but got {channel!r}.")
 
 
-LAUNCHERS: Registry[Launcher] = Registry("bhsearch.launchers", "--launcher")
+LAUNCHERS: Registry[Launcher | ClusterLauncher] = Registry("bhsearch.launchers", "--launcher")

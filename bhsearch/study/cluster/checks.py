@@ -1,0 +1,86 @@
+"""Check that workers on other machines can take part in a study, before anything is read or submitted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bhsearch.config import Settings
+from bhsearch.engines.optuna.storages.url import sqlite_file
+from bhsearch.engines.registry import ENGINES
+from bhsearch.errors import SettingsError
+from bhsearch.study.context import FROZEN
+from bhsearch.study.events import ProgressReporter
+from bhsearch.study.workers.launchers.base import LAUNCHERS
+from bhsearch.study.workers.launchers.jobs import ClusterLauncher, options_of
+from bhsearch.tracking.connection import is_on_loopback, store_file
+
+
+def cluster_launcher(settings: Settings) -> ClusterLauncher | None:
+    """Return the launcher of a cluster that `--launcher` names; None if workers belong to the command itself.
+
+    Raises:
+        SettingsError: If workers on other machines could not reach the study, or an option applies to clusters only.
+        MissingError: If the program or package of the launcher is not installed.
+    """
+    launcher = LAUNCHERS.get(settings.launcher)
+    if not isinstance(launcher, ClusterLauncher):
+        _require_no_options(settings)
+        return None
+    name = settings.launcher
+    if settings.only != "all":
+        raise SettingsError(f"--only {settings.only} cannot be used with --launcher {name}, whose jobs do all parts.")
+    launcher.check(options_of(settings.launcher_option), dry_run=settings.dry_run)
+    if launcher.only_renders and not settings.dry_run:
+        raise SettingsError(f"--launcher {name} requires --dry-run: it writes files and submits nothing itself.")
+    if settings.workers == 0:
+        raise SettingsError(f"--launcher {name} requires at least one worker, but got --workers 0.")
+    if not ENGINES.get(settings.engine).capabilities.uses_database:
+        raise SettingsError(
+            f"--launcher {name} requires --engine optuna, but got --engine {settings.engine}: only Optuna's studies "
+            "can be shared by several machines."
+        )
+    if sqlite_file(settings.storage) is not None or settings.storage.startswith("sqlite"):
+        raise SettingsError(
+            f"--launcher {name} cannot use the storage {settings.storage}, because several machines must not write to "
+            "one SQLite file. Use --storage postgresql+psycopg://USER@HOST/NAME, or --storage journal:PATH in a "
+            "folder that all machines share."
+        )
+    file = store_file() if settings.tracking else None
+    if file is not None:
+        raise SettingsError(
+            f"--launcher {name} needs an MLflow server that all machines reach, but the store is the file {file}. "
+            "Start `mlflow server`, and set MLFLOW_TRACKING_URI=http://HOST:5000, or use --no-tracking."
+        )
+    return launcher
+
+
+def for_cluster(settings: Settings, reporter: ProgressReporter) -> Settings:
+    """Return the settings with `--regime auto` resolved, which would depend on the device of each machine.
+
+    Args:
+        settings: Settings of the study.
+        reporter: Receives notes on what other machines may not reach.
+    """
+    if settings.tracking and is_on_loopback():
+        reporter.say("MLFLOW_TRACKING_URI names the loopback address, which other machines take for themselves.")
+    if settings.regime != "auto":
+        return settings
+    reporter.say(
+        "--regime auto is frozen on a cluster. For fine-tuning from its heads, run a second study with --regime "
+        "finetune --init-from STUDY."
+    )
+    return replace(settings, regime=FROZEN)
+
+
+def _require_no_options(settings: Settings) -> None:
+    used = {
+        "--launcher-option": settings.launcher_option,
+        "--dry-run": settings.dry_run,
+        "--no-wait": not settings.wait,
+    }
+    for option, value in used.items():
+        if value:
+            raise SettingsError(
+                f"{option} requires the launcher of a cluster, such as --launcher slurm, but got --launcher "
+                f"{settings.launcher}."
+            )

@@ -1,0 +1,138 @@
+"""Let a cluster's launcher place the workers of a study, and follow the study until they have ended."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from bhsearch.config import portable
+from bhsearch.engines.base import Trial
+from bhsearch.errors import RunError
+from bhsearch.states import RUNNING
+from bhsearch.study.context import FINETUNE, StudyContext
+from bhsearch.study.session import StudySession, best_of, n_finished
+from bhsearch.study.workers.launchers.jobs import ClusterLauncher, Placement, StudyJobs, job_variables, options_of
+from bhsearch.study.workers.worker import DONE, STOPPED, TIME, exceeds_budget, last_failures, stagnated
+from bhsearch.text import plural
+
+_LOOK_SECONDS = 1.0
+_SETTLE_SECONDS = 10.0  # interval of searches for trials of dead workers
+_FOLDER = "jobs"  # of scripts and logs, in the working directory
+LEFT = "left"  # verdict of a search whose command does not wait for it
+
+
+def jobs_of(context: StudyContext) -> StudyJobs:
+    """Return the jobs of a study."""
+    settings = context.settings
+    options = []
+    for name in ("trial_timeout", "max_worker_memory", "timeout"):
+        value = getattr(settings, name)
+        if value is not None:
+            options += [f"--{name.replace('_', '-')}", f"{value:g}"]
+    n_workers = settings.workers or 1
+    if settings.budget is not None:  # a worker takes it as the budget of the workers of its own command
+        options += ["--budget", f"{settings.budget * n_workers:g}"]
+    if not settings.tracking:
+        options.append("--no-tracking")
+    has_features = context.regime != FINETUNE and not context.index.vectors
+    return StudyJobs(
+        study=context.study,
+        n_workers=n_workers,
+        encoders=[each.name for each in context.found.backbones] if has_features else [],
+        settings=portable(settings) | {"study": context.study, "regime": context.regime},
+        worker_options=options,
+        options=options_of(settings.launcher_option),
+        variables=job_variables(settings.storage),
+        folder=Path.cwd() / _FOLDER / context.study,
+    )
+
+
+def run_jobs(session: StudySession, launcher: ClusterLauncher) -> str:
+    """Submit the jobs of a study, and report its trials until all jobs have ended.
+
+    Args:
+        session: Session of the study, which runs no trials itself.
+        launcher: Launcher that places the workers.
+
+    Returns:
+        Reason of the end: `DONE`, `TIME`, `STOPPED`, or `LEFT` with `--no-wait`.
+
+    Raises:
+        InputError: If a worker refused its settings or its data.
+        RunError: If the jobs cannot be submitted, or ended without finishing the study.
+    """
+    settings = session.context.settings
+    placement = launcher.submit(jobs_of(session.context))
+    try:
+        if not settings.wait:
+            _say(session, placement)
+            return LEFT
+        verdict = _follow(session, placement)
+    except KeyboardInterrupt:
+        verdict = STOPPED
+    except BaseException:
+        session.reporter.say(placement.interrupt())
+        raise
+    finally:
+        placement.close()
+    if verdict != DONE:
+        session.reporter.say(placement.interrupt())
+    return verdict
+
+
+def _follow(session: StudySession, placement: Placement) -> str:
+    """Report trials and messages until all jobs have ended, or the time is up."""
+    deadline = time.monotonic() + session.criteria.seconds
+    seen = {trial.number: trial.state for trial in session.stored_trials()}
+    settled = time.monotonic()
+    while True:
+        n_running = placement.n_running  # before the trials are read, so that those of the last job are seen
+        _say(session, placement)
+        if time.monotonic() > settled + _SETTLE_SECONDS:
+            session.recover()
+            settled = time.monotonic()
+        trials = session.stored_trials()
+        for trial in trials:
+            _report(session, trials, trial, seen)
+        if not n_running:
+            _require_end(session, trials)
+            return DONE
+        if time.monotonic() > deadline:
+            return TIME
+        time.sleep(_LOOK_SECONDS)
+
+
+def _report(session: StudySession, trials: list[Trial], trial: Trial, seen: dict[int, str]) -> None:
+    before = seen.get(trial.number)
+    if trial.state == before:
+        return
+    seen[trial.number] = trial.state
+    if before is None:
+        session.reporter.began(trial.number)
+    if trial.state != RUNNING:
+        session.reporter.trial(trial, best_of(trials))
+
+
+def _say(session: StudySession, placement: Placement) -> None:
+    for line in placement.look():
+        session.reporter.say(line)
+
+
+def _require_end(session: StudySession, trials: list[Trial]) -> None:
+    """Check that a stopping criterion is met after all jobs have ended.
+
+    Raises:
+        RunError: If none is met.
+    """
+    criteria = session.criteria
+    if (
+        n_finished(trials) >= criteria.trials
+        or stagnated(trials, criteria.stagnation)
+        or exceeds_budget(trials, criteria.budget_seconds)
+        or len(last_failures(trials, criteria.n_before)) >= criteria.max_failures
+    ):
+        return
+    raise RunError(
+        f"All jobs have ended, but only {n_finished(trials)} of {plural(criteria.trials, 'trial')} are finished. Read "
+        f"the logs in {jobs_of(session.context).folder}, and repeat the command to continue the study."
+    )
