@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.models import backend, keras_settings
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.openvino_layout import sink_transposes
-from bhsearch.models.openvino_program import openvino_forward
+from bhsearch.models.openvino_program import openvino_forward, reference_images, write_reference
 from bhsearch.runtime import cache
 from bhsearch.runtime.processes import python_command
 
@@ -68,7 +69,7 @@ class BackgroundConversion:
 
 def _cache_facts(backbone: Backbone, size: int) -> dict[str, Any]:
     versions = [metadata.version(package) for package in ("keras", "openvino")]
-    facts = {"backbone": backbone.name, "weights": backbone.digest, "size": size, "versions": versions, "version": 2}
+    facts = {"backbone": backbone.name, "weights": backbone.digest, "size": size, "versions": versions, "version": 3}
     return facts | {"numerics": keras_settings.pinned() | {"backend": "openvino", "onednn": keras_settings.onednn()}}
 
 
@@ -80,6 +81,7 @@ def convert(backbone: Backbone, size: int) -> None:
 
         if not backbone.is_keras:  # its batches are checked when it is found
             openvino.serialize(backbone.program(size), folder / _FILE)
+            write_reference(folder / _FILE, _alone(folder / _FILE, size))
             return
         with tempfile.TemporaryDirectory() as draft:
             exported = Path(draft) / _FILE
@@ -87,32 +89,37 @@ def convert(backbone: Backbone, size: int) -> None:
             model = openvino.Core().read_model(exported)
             sink_transposes(model)
             openvino.serialize(model, folder / _FILE)
-            _check(exported, folder / _FILE, size)
+            alone = _alone(exported, size)
+            _check(folder / _FILE, alone, size)
+            write_reference(folder / _FILE, alone)
 
     cache.get_or_create("networks", _cache_facts(backbone, size), fill)
 
 
-def _check(exported: Path, file: Path, size: int) -> None:
+def _alone(file: Path, size: int) -> Float32Array:
+    """Return the outputs of an OpenVINO model for the reference images, one image at a time."""
+    import openvino
+
+    program = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.concatenate([program({0: image[None]})[0] for image in reference_images(size)])
+
+
+def _check(file: Path, alone: Float32Array, size: int) -> None:
     """Check that an OpenVINO model is correct for batches of several images.
 
     Keras traces a network with one image and fixes this batch size in some operations. OpenVINO models of networks with
     channel gates, such as EfficientNet, are then wrong or fail for larger batches.
 
     Args:
-        exported: File of the model as exported by Keras.
         file: File of the model as it will be used.
+        alone: Outputs of the model as exported by Keras, for each of the reference images alone.
         size: Side of the images in pixels.
 
     Raises:
         ValueError: If the outputs for an image depend on the other images of the batch, or differ from those of the
             exported model for one image.
     """
-    import openvino
-
-    images = np.random.default_rng(0).uniform(0, 255, (3, size, size, 3)).astype(np.float32)
-    together = openvino_forward(file)([images])
-    program = openvino.Core().compile_model(exported, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    alone = np.concatenate([program({0: image[None]})[0] for image in images])
+    together = openvino_forward(file)([reference_images(size)])
     if not np.allclose(together, alone, rtol=1e-3, atol=1e-3):
         raise ValueError(f"The OpenVINO model {file} gives wrong outputs for batches of several images.")
 

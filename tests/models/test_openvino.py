@@ -9,7 +9,7 @@ from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import keras_forward
 from bhsearch.models.openvino import BackgroundConversion
-from bhsearch.models.openvino_program import openvino_forward
+from bhsearch.models.openvino_program import openvino_forward, reference_images
 
 SIZE = 48
 
@@ -29,6 +29,13 @@ def test_a_program_gives_the_numbers_of_the_network(batch):
     program = BackgroundConversion([backbone], SIZE).program(backbone)
     expected = keras_forward(backbone.build(SIZE))([batch])
     np.testing.assert_allclose(openvino_forward(program)([batch[:2], batch[2:]]), expected, atol=1e-4)
+
+
+def test_the_outputs_that_each_compiled_program_is_checked_with_are_those_of_the_network():
+    backbone = find_backbones(["staintex-s"], None).backbones[0]
+    program = BackgroundConversion([backbone], SIZE).program(backbone)
+    expected = keras_forward(backbone.build(SIZE))([reference_images(SIZE)])
+    np.testing.assert_allclose(np.load(program.with_name("reference.npy")), expected, atol=1e-4)
 
 
 def test_a_flat_image_has_numbers_too():

@@ -5,8 +5,17 @@ import openvino
 import pytest
 from openvino import opset13 as ops
 
+from bhsearch.errors import RunError
 from bhsearch.models import openvino_program
-from bhsearch.models.openvino_program import LENGTHS, fastest_length, openvino_forward, usual_length
+from bhsearch.models.frozen.precision import supports_bf16
+from bhsearch.models.openvino_program import (
+    LENGTHS,
+    fastest_length,
+    openvino_forward,
+    reference_images,
+    usual_length,
+    write_reference,
+)
 from bhsearch.runtime import cache
 
 SIZE = 32
@@ -91,3 +100,37 @@ def test_another_network_is_measured_on_its_own(program, tmp_path):
     fastest_length(program)
     fastest_length(other)
     assert len([entry for entry in cache.entries() if entry.kind == "speeds"]) == 2
+
+
+@pytest.mark.parametrize(("precision", "factor", "is_right"), [
+    ("f32", 1.005, True),
+    ("f32", 1.02, False),
+    ("bf16", 1.3, True),
+    ("bf16", 1.7, False),
+])  # fmt: skip
+def test_a_compiled_program_is_checked_against_the_stored_outputs(program, precision, factor, is_right):
+    if precision == "bf16" and not supports_bf16():
+        pytest.skip("OpenVINO reports no bfloat16 for this processor")
+    write_reference(program, factor * expected(reference_images(SIZE)))
+    if is_right:
+        assert openvino_forward(program, precision=precision)([images_of(3)]).shape == (3, 6)
+    else:
+        with pytest.raises(RunError, match=rf"wrong values for .*network\.xml in {precision}.*--feature-backend keras"):
+            openvino_forward(program, precision=precision)
+
+
+def test_a_program_that_was_compiled_wrongly_is_compiled_again(program, monkeypatch):
+    write_reference(program, expected(reference_images(SIZE)))
+    right, n_compiled = openvino_program._compiled, 0
+
+    def faulty(*arguments):
+        nonlocal n_compiled
+        n_compiled += 1
+        forward, size = right(*arguments)
+        factor = 2.0 if n_compiled == 1 else 1.0
+        return (lambda batches: factor * forward(batches)), size
+
+    monkeypatch.setattr(openvino_program, "_compiled", faulty)
+    images = images_of(5)
+    np.testing.assert_allclose(openvino_forward(program)([images]), expected(images), rtol=1e-5)
+    assert n_compiled == 2
