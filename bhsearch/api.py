@@ -73,6 +73,7 @@ def optimize(  # noqa: D417  # `_describe_settings` adds the settings
     repeats: int | None = None,
     group_by: str | None = None,
     workers: int | None = None,
+    workers_per_gpu: int | str | None = None,
     launcher: str | None = None,
     launcher_option: Mapping[str, str] | Sequence[str] | str | None = None,
     dry_run: bool | None = None,

@@ -2,9 +2,10 @@
 
 from bhsearch.config.loading import load_settings, portable
 from bhsearch.config.option import option_of
-from bhsearch.config.settings import DATA_SETTINGS, VECTORS, Settings, encoder_names, model_limit
+from bhsearch.config.settings import AUTO_WORKERS, DATA_SETTINGS, VECTORS, Settings, encoder_names, model_limit
 
 __all__ = [
+    "AUTO_WORKERS",
     "DATA_SETTINGS",
     "VECTORS",
     "Settings",

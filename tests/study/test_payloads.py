@@ -44,7 +44,7 @@ def test_the_command_is_one_that_the_command_line_takes(monkeypatch, tmp_path):
         "pruner": "median", "precision": "float32", "backbones": ("staintex-s",), "weights_dir": "w",
         "image_size": 96, "image_sizes": (128,), "resize": "tiles", "feature_backend": "keras", "folds": 3,
         "repeats": 2, "test_fraction": 0.3, "group_by": "slide", "engine": "keras-tuner", "sampler": "random",
-        "workers": 1, "launcher": "local", "augmentations": ("a",), "metrics": ("m",),
+        "workers": 1, "workers_per_gpu": "2", "launcher": "local", "augmentations": ("a",), "metrics": ("m",),
         "storage": "sqlite:///x.db", "trial_timeout": 5.0, "max_worker_memory": 900.0, "tracking": False,
         "keep_models": "none", "class_map": ("benign=normal",), "ignore_columns": ("fold",), "image_root": "images",
         "features": ("uni.parquet", "conch.npz"), "features_key": "id", "heads": "linear",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
-from pathlib import Path
 from types import TracebackType
 from typing import Any, assert_never
 
@@ -25,6 +23,7 @@ from bhsearch.errors import RunError
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import threads_of
 from bhsearch.study.startup import needs_framework
+from bhsearch.study.workers.gpus import WorkerGrowth, first_workers_per_gpu, gpu_variables, grows, visible_gpus
 from bhsearch.study.workers.launchers.base import LAUNCHERS, WorkerCommand, WorkerHandle
 from bhsearch.study.workers.launchers.jobs import ClusterLauncher
 from bhsearch.study.workers.messages import (
@@ -48,6 +47,7 @@ from bhsearch.study.workers.messages import (
     WorkerTask,
 )
 from bhsearch.study.workers.worker import DONE, OUTGROWN, STOPPED, TIME
+from bhsearch.text import plural
 
 _LOOK_SECONDS = 0.5
 _SETTLE_SECONDS = 10.0  # interval of searches for dead trials of other commands
@@ -124,6 +124,7 @@ class WorkerPool:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._gpus = visible_gpus()
+        self._growth = WorkerGrowth(len(self._gpus)) if grows(settings) else None
         self._early_deaths = 0
         self._verdicts: list[str] = []
         launcher = LAUNCHERS.get(settings.launcher)
@@ -263,6 +264,7 @@ class WorkerPool:
                 worker.since = time.monotonic()
                 if watch is not None:
                     watch.ended(number, probability)
+                    self._grow()
             case TrialRescued(trial, probability):
                 if watch is not None:
                     watch.rescued(trial, probability)
@@ -296,11 +298,23 @@ class WorkerPool:
             self._reporter.say(
                 f"A worker outgrew --max-worker-memory, {self._settings.max_worker_memory:g} MB: a new one."
             )
-        fresh = self._start(worker.slot)
+        self._add(worker.slot)
+
+    def _add(self, slot: int) -> None:
+        """Start a worker during the search."""
+        fresh = self._start(slot)
         self._workers.append(fresh)
         fresh.send(
             replace(self._task, criteria=replace(self._task.criteria, seconds=self._deadline - time.monotonic()))
         )
+
+    def _grow(self) -> None:
+        """Add workers after a finished trial if `--workers-per-gpu auto` finds that they pay."""
+        n_more = self._growth.finished(time.monotonic()) if self._growth is not None else 0
+        for slot in range(n_more):
+            self._add(slot)
+        if n_more and self._growth is not None:
+            self._reporter.say(f"{plural(self._growth.n_workers, 'worker')} now, as the last ones gave more trials.")
 
     def _died_early(self, worker: PoolWorker) -> None:
         self._early_deaths += 1
@@ -330,7 +344,7 @@ class WorkerPool:
         watch.settle()
 
     def _start(self, slot: int) -> PoolWorker:
-        gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]} if len(self._gpus) > 1 else {}
+        gpu = gpu_variables(slot, self._gpus, n_workers(self._settings), grows=self._growth is not None)
         threads, framework = threads_of(self._settings) or 0, needs_framework(self._settings)
         return PoolWorker(slot, self._launcher.start(WorkerCommand(slot, threads, framework, gpu)))
 
@@ -338,19 +352,15 @@ class WorkerPool:
 def n_workers(settings: Settings) -> int:
     """Return the number of worker processes; 0 if the command runs the trials itself.
 
-    The number is `--workers` if given; otherwise 1 per GPU, and at least 1, or 1 if the engine is not parallel.
+    The number is `--workers` if given; otherwise `--workers-per-gpu` for each GPU, and at least 1, or 1 if the engine
+    is not parallel. With `--workers-per-gpu auto`, it is the number at the start.
+
+    Raises:
+        SettingsError: If `--workers-per-gpu` is given without a GPU.
     """
+    per_gpu = first_workers_per_gpu(settings)
     if os.name == "nt":  # on Windows, a process cannot inherit a socket
         return 0
     if settings.workers is not None:
         return settings.workers
-    return max(1, len(visible_gpus())) if ENGINES.get(settings.engine).capabilities.parallel else 1
-
-
-def visible_gpus() -> list[str]:
-    """Return the GPUs that this process may use, each in the format of `CUDA_VISIBLE_DEVICES`."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
-    found = (re.fullmatch(r"nvidia(\d+)", device.name) for device in Path("/dev").glob("nvidia*"))
-    return sorted(match[1] for match in found if match)
+    return max(1, per_gpu * len(visible_gpus())) if ENGINES.get(settings.engine).capabilities.parallel else 1

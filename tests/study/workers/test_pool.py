@@ -12,10 +12,11 @@ from optuna.trial import TrialState
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.runner import optimize
+from bhsearch.study.workers.gpus import visible_gpus
 from bhsearch.study.workers.launchers.local import LocalLauncher
-from bhsearch.study.workers.pool import n_workers, visible_gpus
+from bhsearch.study.workers.pool import n_workers
 from tests.faults.whole import assert_whole, workers_of
-from tests.studies import arguments, optuna_trials, search, settings, started, trial_is_running, wait_for
+from tests.studies import arguments, optuna_trials, run, search, settings, started, trial_is_running, wait_for
 
 N_TRIALS = 8
 
@@ -49,6 +50,17 @@ def test_a_worker_that_outgrows_is_replaced_after_its_trial(here):
         assert process.wait() == 0, output
     assert len([t for t in optuna_trials(here) if t.state == TrialState.COMPLETE]) == 2
     assert "A worker outgrew --max-worker-memory, 150 MB" in output
+
+
+@pytest.mark.faults
+def test_workers_that_share_a_gpu_are_added_during_a_search(here):
+    words = arguments(trials=16, workers_per_gpu="auto", tracking=False)
+    at = words.index("--workers")
+    done = run(here, *words[:at], *words[at + 2 :], CUDA_VISIBLE_DEVICES="0")  # which no worker here needs
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 workers now" in done.stdout
+    trials = optuna_trials(here)
+    assert len([t for t in trials if t.state == TrialState.COMPLETE]) == len(trials) == 16
 
 
 class Recorder(ProgressReporter):
