@@ -314,7 +314,7 @@ class WorkerPool:
         for slot in range(n_more):
             self._add(slot)
         if n_more and self._growth is not None:
-            self._reporter.say(f"{plural(self._growth.n_workers, 'worker')} now, as the last ones gave more trials.")
+            self._reporter.say(f"{plural(self._growth.n_workers, 'worker')} now (--workers-per-gpu auto).")
 
     def _died_early(self, worker: PoolWorker) -> None:
         self._early_deaths += 1
@@ -328,6 +328,7 @@ class WorkerPool:
         """Ask all workers to fail their trials and end, and kill the remaining workers after `_STOP_SECONDS`."""
         if not self._workers:
             return
+        self._growth = None
         for worker in self._workers:
             worker.send(Stop())
         deadline = time.monotonic() + _STOP_SECONDS
