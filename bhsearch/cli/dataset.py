@@ -41,6 +41,7 @@ Backbone = Annotated[
 _AUDIT = ("layout", "case_pattern", "class_map", "ignore_columns", "image_root")  # an audit lists unreadable images
 _READING = (*_AUDIT, "skip_unreadable")
 _SELECTING = ("magnification",)
+_VECTORS = ("features", "features_key")
 _NETWORK = ("weights_dir", "image_size")
 
 _MOST = 10  # largest number of examples printed per finding
@@ -55,7 +56,7 @@ _STYLES = {
 
 
 @app.command(cls=Command)
-@settings_options(*_READING, *_SELECTING)
+@settings_options(*_READING, *_SELECTING, *_VECTORS)
 def info(
     path: PathArgument = "phantom",
     as_json: AsJson = False,
@@ -76,6 +77,7 @@ def info(
         _say(f"Only images at magnification {index.column('magnification')[0]}, of {plural(len(whole), 'image')}")
     _say(f"Fingerprint {whole.fingerprint}{' of the whole data set' if len(index) < len(whole) else ''}")
     _say(*filter(None, [audits.describe_sizes(counts["sizes"])]))
+    _say(*(f"Vectors {vectors}" for vectors in index.vectors.values()))
     _print_table("class", ("images", "cases", "slides", "groups"), counts["classes"])
     for title, name in (
         ("subtype", "subtypes"),
@@ -93,7 +95,7 @@ def info(
 
 
 @app.command(cls=Command)
-@settings_options(*_AUDIT, *_SELECTING)
+@settings_options(*_AUDIT, *_SELECTING, *_VECTORS)
 def audit(
     path: PathArgument = "phantom",
     as_json: AsJson = False,

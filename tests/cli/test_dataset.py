@@ -15,6 +15,7 @@ from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.dataset import app
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.runtime import cache
+from tests.data.embeddings.files import some_vectors, write_lists
 
 
 @pytest.fixture
@@ -61,6 +62,19 @@ def test_an_audit_lists_files_that_cannot_be_read_and_goes_on(root):
     assert "Images repeated within a case" in found
     kept = json.loads(run("audit", root, "--json"))
     assert [file["path"] for file in kept["bad"]] == ["benign/SOB_B_A-14-3-40-001.png"]
+
+
+def test_a_data_set_of_vectors_needs_no_images(tmp_path):
+    names = [f"images/{number}.png" for number in range(6)]
+    rows = [f"{name},P{number // 2},{('benign', 'malignant')[number % 2]}" for number, name in enumerate(names)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,case,label", *rows]))
+    file = write_lists(tmp_path / "uni.parquet", names, some_vectors(6, 4), encoder="uni_v1")
+    printed = run("info", tmp_path / "table.csv", "--features", file)
+    assert "6 images, 3 cases" in printed
+    assert "Vectors uni by uni_v1 (4 features, uni.parquet" in printed
+    assert "3 cases" in run("audit", tmp_path / "table.csv", "--features", file)
+    with pytest.raises(DataError, match="do not exist"):
+        run("info", tmp_path / "table.csv")
 
 
 def test_info_prints_paths_as_they_are(root):
