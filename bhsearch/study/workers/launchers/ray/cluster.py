@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray._private import worker as ray_worker
+from ray.exceptions import GetTimeoutError, NodeDiedError, RayError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bhsearch.errors import RunError, SettingsError
@@ -60,7 +61,7 @@ def connect(address: str | None) -> bool:
     """
     if address != LOCAL and _joined(address):
         return False
-    with _own_signals():
+    with _quiet_start():
         try:
             ray.init(LOCAL, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level=_LEVEL)
         except (RuntimeError, ValueError, OSError, RayError) as error:
@@ -95,7 +96,7 @@ def _joined(address: str | None) -> bool:
         return False
     if named and named != "auto":
         _require_reachable(named)
-    with _own_signals():
+    with _quiet_start():
         try:
             ray.init(address or "auto", namespace=NAMESPACE, log_to_driver=False, logging_level=_LEVEL)
         except (RuntimeError, ValueError, OSError, RayError) as error:
@@ -163,6 +164,8 @@ def _check_nodes(folder: Path) -> None:
             found = ray.get(answer, timeout=_ANSWER_SECONDS)
         except GetTimeoutError as error:
             raise RunError(f"The Ray node {name} did not answer within {_ANSWER_SECONDS:g} s.") from error
+        except (TaskUnschedulableError, NodeDiedError):  # it has left the cluster
+            continue
         except RayError as error:
             raise RunError(f"The Ray node {name} cannot run a task: {_first_line(error)}") from error
         require_equal(found, expected, name)
@@ -199,13 +202,18 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep this process's handler of SIGTERM, which Ray replaces."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGTERM)
+def _quiet_start() -> Iterator[None]:
+    """Keep Ray from replacing this process's handler of SIGTERM, and from printing the logs of lost nodes.
+
+    The messages on lost nodes come from a thread that `ray.init` starts, and that no option turns off.
+    """
+    listen = ray_worker.listen_error_messages
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM) if is_main else None
+    ray_worker.listen_error_messages = lambda *_: None
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        ray_worker.listen_error_messages = listen
+        if is_main:
+            signal.signal(signal.SIGTERM, handler)

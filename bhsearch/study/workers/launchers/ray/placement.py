@@ -17,9 +17,10 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError
 from bhsearch.errors import InputError, RunError, SettingsError
 from bhsearch.runtime.processes import how_it_ended
 from bhsearch.study.workers.launchers.jobs import STORAGE_VARIABLE, StudyJobs
-from bhsearch.study.workers.launchers.ray.actor import DONE, TIME_IS_UP, WorkerActor, versions
+from bhsearch.study.workers.launchers.ray.actor import WorkerActor, versions
 from bhsearch.study.workers.launchers.ray.cluster import NAMESPACE, connect, has_room_for, nodes, require_equal
 from bhsearch.study.workers.launchers.ray.options import RayOptions
+from bhsearch.study.workers.launchers.ray.supervisor import DONE, TIME_IS_UP
 from bhsearch.text import plural
 from bhsearch.tracking.store_uri import shown
 
