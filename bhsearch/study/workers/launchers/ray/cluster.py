@@ -9,8 +9,6 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from ray.exceptions import GetTimeoutError, NodeDiedError, RayError, TaskUnsched
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bhsearch.errors import RunError, SettingsError
+from bhsearch.models import backend
 from bhsearch.study.workers.launchers.ray.actor import versions
 from bhsearch.study.workers.launchers.ray.options import LOCAL, RayOptions
 
@@ -61,11 +60,9 @@ def connect(address: str | None) -> bool:
     """
     if address != LOCAL and _joined(address):
         return False
-    with _quiet_start():
-        try:
-            ray.init(LOCAL, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level=_LEVEL)
-        except (RuntimeError, ValueError, OSError, RayError) as error:
-            raise RunError(f"Ray cannot start a local cluster: {_first_line(error)}") from error
+    error = _init(LOCAL, include_dashboard=False)
+    if error is not None:
+        raise RunError(f"Ray cannot start a local cluster: {_first_line(error)}") from error
     return True
 
 
@@ -78,9 +75,6 @@ def has_room_for(num_cpus: float, num_gpus: float) -> bool:
     """Return whether a node of the cluster has these resources, in use or not."""
     found = [node["Resources"] for node in nodes()]
     return any(each.get("CPU", 0) >= num_cpus and each.get("GPU", 0) >= num_gpus for each in found)
-
-
-_LEVEL = logging.ERROR  # Ray's messages on what it starts and joins are no news for the user
 
 
 def _joined(address: str | None) -> bool:
@@ -96,14 +90,36 @@ def _joined(address: str | None) -> bool:
         return False
     if named and named != "auto":
         _require_reachable(named)
-    with _quiet_start():
-        try:
-            ray.init(address or "auto", namespace=NAMESPACE, log_to_driver=False, logging_level=_LEVEL)
-        except (RuntimeError, ValueError, OSError, RayError) as error:
-            if isinstance(error, ConnectionError) and not named:
-                return False
-            raise SettingsError(_refusal(error, named)) from error
+    error = _init(address or "auto")
+    if isinstance(error, ConnectionError) and not named:
+        return False
+    if error is not None:
+        raise SettingsError(_refusal(error, named)) from error
     return True
+
+
+def _init(address: str, **options: Any) -> Exception | None:
+    """Connect to a cluster or start one, and return the error if that fails.
+
+    Ray writes notes and, each second, the reason why it is not connected yet, to standard error; they are left out. The
+    logs of lost nodes are printed by a thread that `ray.init` starts, and that no option turns off. Ray's handler of
+    SIGTERM would end the command without its workers.
+    """
+    listen = ray_worker.listen_error_messages
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    ray_worker.listen_error_messages = lambda *_: None
+    try:
+        with backend.silence_stderr():
+            try:
+                ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
+            except (RuntimeError, ValueError, OSError, RayError) as error:
+                return error
+        return None
+    finally:
+        ray_worker.listen_error_messages = listen
+        if is_main:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _refusal(error: Exception, named: str) -> str:
@@ -117,7 +133,7 @@ def _refusal(error: Exception, named: str) -> str:
         )
     return (
         f"Cannot join the Ray cluster {named or 'on this machine'}: {_first_line(error)} The command must run on a "
-        "node of the cluster, see `ray status`."
+        "node of the cluster, see `ray status`, and with RAY_AUTH_MODE=token if the cluster requires a token."
     )
 
 
@@ -145,12 +161,14 @@ def _check_nodes(folder: Path) -> None:
         import platform
         from pathlib import Path
 
+        version = ""
         try:
             import bhsearch
 
             version = bhsearch.__version__
+            import bhsearch.study.workers.launchers.ray.actor
         except ImportError:
-            version = ""
+            version += " without the launcher ray" if version else ""
         return {"python": platform.python_version(), "bhsearch": version, "folder": Path(folder).is_dir()}
 
     remote = ray.remote(num_cpus=0)(look)
@@ -196,24 +214,12 @@ def require_equal(found: dict[str, Any], expected: dict[str, str], node: str) ->
         )
 
 
+def last_line(error: Exception) -> str:
+    """Return the last line of an error of an actor, which is that of its traceback, without colours."""
+    lines = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0] if lines[0].endswith(".") else f"{lines[0]}."
-
-
-@contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Keep Ray from replacing this process's handler of SIGTERM, and from printing the logs of lost nodes.
-
-    The messages on lost nodes come from a thread that `ray.init` starts, and that no option turns off.
-    """
-    listen = ray_worker.listen_error_messages
-    is_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM) if is_main else None
-    ray_worker.listen_error_messages = lambda *_: None
-    try:
-        yield
-    finally:
-        ray_worker.listen_error_messages = listen
-        if is_main:
-            signal.signal(signal.SIGTERM, handler)

@@ -12,7 +12,7 @@ from bhsearch.errors import MissingError
 from bhsearch.study.workers.launchers.jobs import Placement, StudyJobs
 from bhsearch.study.workers.launchers.ray.options import RayOptions
 
-_NO_STATISTICS = "RAY_USAGE_STATS_ENABLED"
+_STATISTICS = "RAY_USAGE_STATS_ENABLED"
 
 
 class RayLauncher:
@@ -29,7 +29,7 @@ class RayLauncher:
                 "--launcher ray requires the package Ray, which is not installed. Install the extra on all machines: "
                 "pip install 'bhsearch[ray]'."
             )
-        os.environ.setdefault(_NO_STATISTICS, "0")
+        os.environ.setdefault(_STATISTICS, "0")  # nothing is sent unless the user wants it
         if not dry_run:
             from bhsearch.study.workers.launchers.ray.cluster import check_cluster
 

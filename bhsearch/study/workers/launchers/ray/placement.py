@@ -18,7 +18,14 @@ from bhsearch.errors import InputError, RunError, SettingsError
 from bhsearch.runtime.processes import how_it_ended
 from bhsearch.study.workers.launchers.jobs import STORAGE_VARIABLE, StudyJobs
 from bhsearch.study.workers.launchers.ray.actor import WorkerActor, versions
-from bhsearch.study.workers.launchers.ray.cluster import NAMESPACE, connect, has_room_for, nodes, require_equal
+from bhsearch.study.workers.launchers.ray.cluster import (
+    NAMESPACE,
+    connect,
+    has_room_for,
+    last_line,
+    nodes,
+    require_equal,
+)
 from bhsearch.study.workers.launchers.ray.options import RayOptions
 from bhsearch.study.workers.launchers.ray.supervisor import DONE, TIME_IS_UP
 from bhsearch.text import plural
@@ -201,7 +208,7 @@ class RayPlacement:
             was_running, worker.node = bool(worker.node), ""
             return [f"{name}its node or its process was lost; Ray starts it again where there is room"] * was_running
         except RayError as error:
-            raise RunError(f"The Ray cluster does not answer: {error}") from error
+            raise RunError(f"The Ray cluster does not answer: {last_line(error)}") from error
         lines = [name + line for line in report["lines"]]
         if not worker.node:
             require_equal(report, versions(), report["node"])
@@ -238,7 +245,9 @@ class RayPlacement:
         """
         n_deaths = worker.n_deaths + 1
         if n_deaths >= _MOST_DEATHS:
-            raise RunError(f"{n_deaths} Ray actors in a row ended before their worker ran. The last one: {error}")
+            raise RunError(
+                f"{n_deaths} Ray actors in a row ended before their worker ran. The last one: {last_line(error)}"
+            )
         fresh = self._place(worker.slot)
         fresh.n_deaths = n_deaths
         self._workers[self._workers.index(worker)] = fresh
