@@ -56,9 +56,10 @@ class RayCluster:
         raylet = psutil.Process(info.process.pid)
         processes = raylet.children(recursive=True)
         ours = [process for process in processes if "bhsearch" in " ".join(process.cmdline())]
-        for process in (raylet, *processes):
-            with suppress(psutil.NoSuchProcess):
-                os.kill(process.pid, signal.SIGKILL)
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # none may notice the end of another and do something about it
+            for process in (raylet, *processes):
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
         self._cluster.remove_node(node, allow_graceful=False)
         return ours
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import platform
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import ray
 
-import bhsearch
 from bhsearch.study.workers.launchers.ray.supervisor import Supervisor
 
 _LINGER_SECONDS = 60.0  # time for the command to read the exit code, before the actor frees its resources
@@ -52,4 +52,4 @@ class WorkerActor:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of bhsearch in this process."""
-    return {"python": platform.python_version(), "bhsearch": bhsearch.__version__}
+    return {"python": platform.python_version(), "bhsearch": import_module("bhsearch").__version__}

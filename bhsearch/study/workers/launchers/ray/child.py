@@ -6,6 +6,7 @@ Without this, workers would go on with processors and GPUs that Ray has given to
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import sys
 import threading
@@ -20,9 +21,7 @@ def main() -> None:
     """Run the command whose arguments follow the process id of the actor."""
     parent = int(sys.argv.pop(1))
     threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
-    from bhsearch.cli.main import main as command
-
-    command()
+    runpy.run_module("bhsearch", run_name="__main__", alter_sys=True)
 
 
 def _end_after(parent: int) -> None:

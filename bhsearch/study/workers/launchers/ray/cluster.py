@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend
-from bhsearch.study.workers.launchers.ray.actor import versions
+from bhsearch.study.workers.launchers.ray.actor import WorkerActor, versions
 from bhsearch.study.workers.launchers.ray.options import LOCAL, RayOptions
 
 NAMESPACE = "bhsearch"
@@ -157,16 +157,17 @@ def _check_nodes(folder: Path) -> None:
     """Compare each node with this process; see `check_cluster`."""
     expected = versions()
 
-    def look(folder: str) -> dict[str, Any]:  # pickled by value, since a node may have another bhsearch or none
+    def look(
+        folder: str, actor: str
+    ) -> dict[str, Any]:  # pickled by value, since a node may have another bhsearch or none
         import platform
+        from importlib import import_module
         from pathlib import Path
 
         version = ""
         try:
-            import bhsearch
-
-            version = bhsearch.__version__
-            import bhsearch.study.workers.launchers.ray.actor
+            version = import_module("bhsearch").__version__
+            import_module(actor)
         except ImportError:
             version += " without the launcher ray" if version else ""
         return {"python": platform.python_version(), "bhsearch": version, "folder": Path(folder).is_dir()}
@@ -176,7 +177,7 @@ def _check_nodes(folder: Path) -> None:
     for node in nodes():
         place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-        asked[remote.options(scheduling_strategy=place).remote(str(folder))] = name
+        asked[remote.options(scheduling_strategy=place).remote(str(folder), WorkerActor.__module__)] = name
     for answer, name in asked.items():
         try:
             found = ray.get(answer, timeout=_ANSWER_SECONDS)
