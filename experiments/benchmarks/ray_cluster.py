@@ -103,18 +103,18 @@ def lose_a_node(folder: Path, database: Postgres, n_trials: int) -> None:
         with started(folder / "work", cluster, storage, server.uri, "--workers", "2", "--trials", str(n_trials)):
             while sum(trial.state.is_finished() for trial in trials_of(storage)) < n_trials // 3:
                 time.sleep(0.1)
-            n_killed = len(cluster.lose())
+            lost = cluster.lose(lambda: trials_of(storage))
         trials, runs = trials_of(storage), Store(folder / "server", server.uri).children()
     states = Counter(trial.state.name for trial in trials)
     retried = [trial.user_attrs["retry_of"] for trial in trials if "retry_of" in trial.user_attrs]
     print("| after a lost node | |\n| --- | --- |")
-    print(f"| processes of bhsearch that were killed | {n_killed} |")
+    print(f"| trial that ran on the node | {lost} |")
     for state, n in states.items():
         print(f"| trials {state} in PostgreSQL | {n} |")
     for status, n in Counter(run.info.status for run in runs.values()).items():
         print(f"| runs {status} in MLflow | {n} |")
     print(f"| trials with two runs, or without a run | {len(set(runs) ^ {trial.number for trial in trials})} |")
-    print(f"| trials run again | {len(retried)}, each once: {len(set(retried)) == len(retried)} |\n")
+    print(f"| trials run again | {', '.join(str(number) for number in retried) or 'none'} |\n")
 
 
 def trials_a_second(folder: Path, database: Postgres, n_workers: int, *words: str) -> float:

@@ -47,7 +47,7 @@ def test_a_lost_node_loses_no_trial_and_no_secret_is_shown(tmp_path, database_se
         ) as command:
             wait_for(lambda: sum(trial.state.is_finished() for trial in trials_in(storage)) >= N_BEFORE, command)
             shown = holders_of(password, [])
-            assert cluster.lose()
+            lost = cluster.lose(lambda: trials_in(storage))
             cluster.add()
             output = command.communicate(timeout=250)[0]
         assert command.returncode == 0, output
@@ -55,6 +55,7 @@ def test_a_lost_node_loses_no_trial_and_no_secret_is_shown(tmp_path, database_se
         store = Store(tmp_path / "server", server.uri)
         assert_whole(folder, N_TRIALS, storage, store)
         trials = trials_in(storage)
+    assert lost in [trial.user_attrs.get("retry_of") for trial in trials]
     assert shown == []
     assert password.decode() not in output
     assert len({trial.system_attrs["bhsearch:owner"]["pid"] for trial in trials}) >= 2

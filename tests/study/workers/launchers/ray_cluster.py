@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -49,23 +50,41 @@ class RayCluster:
         """Add a node."""
         self._more.append(self._cluster.add_node(num_cpus=1))
 
-    def lose(self) -> list[psutil.Process]:
-        """Lose the node that was added last, at once, with all processes on it. Returns those of bhsearch."""
+    def lose(self, trials: Callable[[], list[Any]]) -> int:
+        """Lose the node that was added last, at once, with all processes on it, while a trial runs there.
+
+        Args:
+            trials: Returns the trials of the study.
+
+        Returns:
+            Number of the trial.
+        """
         node = self._more.pop()
-        (info,) = (row for row in node.all_processes["raylet"])
+        (info,) = node.all_processes["raylet"]
         raylet = psutil.Process(info.process.pid)
-        processes = raylet.children(recursive=True)
-        ours = [process for process in processes if "bhsearch" in " ".join(process.cmdline())]
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # none may notice the end of another and do something about it
-            for process in (raylet, *processes):
-                with suppress(ProcessLookupError):
-                    os.kill(process.pid, number)
+        while True:
+            processes = [raylet, *raylet.children(recursive=True)]
+            _signal(processes, signal.SIGSTOP)  # none may notice the end of another and do something about it
+            pids = {process.pid for process in processes}
+            running = [trial for trial in trials() if trial.state.name == "RUNNING" and trial.params]
+            lost = [trial.number for trial in running if trial.system_attrs["bhsearch:owner"]["pid"] in pids]
+            if lost:
+                break
+            _signal(processes, signal.SIGCONT)
+            time.sleep(0.05)
+        _signal(processes, signal.SIGKILL)
         self._cluster.remove_node(node, allow_graceful=False)
-        return ours
+        return lost[0]
 
     def stop(self) -> None:
         """End all nodes."""
         self._cluster.shutdown()
+
+
+def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 @contextmanager

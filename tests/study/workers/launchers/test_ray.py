@@ -120,12 +120,13 @@ def test_a_study_survives_a_lost_node(tmp_path, cluster):
     storage = f"journal:{tmp_path}/studies.log"
     with begin(tmp_path, cluster, storage, "--trials", "80") as command:
         wait_for(lambda: len(trials_in(storage)) > 10 and len(workers_in(tmp_path)) >= 5, command)
-        lost = cluster.lose()
+        lost = cluster.lose(lambda: trials_in(storage))
         cluster.add()
         output = command.communicate(timeout=200)[0]
     assert command.returncode == 0, output
-    assert lost
     trials = trials_in(storage)
+    assert trials[lost].state.name == "FAIL"
+    assert lost in [trial.user_attrs.get("retry_of") for trial in trials]
     assert "RUNNING" not in {trial.state.name for trial in trials}
     assert sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials) == 80
     assert "its node or its process was lost" in " ".join(output.split())
