@@ -44,6 +44,7 @@ HOMES = {
     "openvino": "bhsearch.models",
     "onnx": "bhsearch.models",
     "onnxruntime": "bhsearch.models",
+    "ray": "bhsearch.study.workers.launchers.ray",
     "tensorflow": "bhsearch.models.backend",
     "jax": "bhsearch.models.backend",
 }

@@ -47,9 +47,8 @@ def run_study(settings: Settings) -> None:
     if result.before is not None:
         print_ranking(result.before)
         print_proposed(result.before)
-    if result.partial:
-        return
-    print_result(result, seconds=time.time() - psutil.Process().create_time())
+    if not result.partial:
+        print_result(result, seconds=time.time() - psutil.Process().create_time())
     if result.interrupted:
         sys.exit(143 if terminated.is_set() else 130)
 

@@ -27,15 +27,16 @@ NEEDED = frozenset(
     textwrap threading timeit token tokenize tomllib traceback tracemalloc types typing unicodedata unittest urllib
     uuid warnings weakref xml zipfile zlib zoneinfo
 
-    IPython PIL absl alembic annotated_doc annotated_types anyio astunparse cachetools certifi
-    charset_normalizer click cloudpickle cmaes colorlog contourpy cryptography cv2 cycler databricks dateutil
-    fastapi filelock flatbuffers fontTools fsspec gast git gitdb google grpc h11 h5py hf_xet httpcore2 httpx2
-    huggingface_hub idna imagecodecs importlib_metadata jax jaxlib joblib keras keras_tuner kiwisolver kt_legacy
-    mako markupsafe matplotlib ml_dtypes mlflow mpl_toolkits namex narwhals numpy onnx onnxruntime opentelemetry
-    openvino openvino_telemetry opt_einsum optree optuna packaging pandas platformdirs psutil psycopg
-    psycopg_binary pyarrow pydantic pydantic_core pygments pyparsing requests rich safetensors scipy shellingham
-    six sklearn smmap sniffio sqlalchemy sqlparse starlette tensorflow termcolor threadpoolctl tifffile tqdm
-    traitlets truststore typer typing_extensions typing_inspection urllib3 wrapt yaml zipp
+    IPython PIL absl alembic annotated_doc annotated_types anyio astunparse attr attrs cachetools certifi
+    charset_normalizer click cloudpickle cmaes colorama colorlog contourpy cryptography cv2 cycler databricks
+    dateutil fastapi filelock flatbuffers fontTools fsspec gast git gitdb google grpc h11 h5py hf_xet httpcore2
+    httpx2 huggingface_hub idna imagecodecs importlib_metadata jax jaxlib joblib jsonschema
+    jsonschema_specifications keras keras_tuner kiwisolver kt_legacy mako markupsafe matplotlib ml_dtypes mlflow
+    mpl_toolkits msgpack namex narwhals numpy onnx onnxruntime opentelemetry openvino openvino_telemetry opt_einsum
+    optree optuna packaging pandas platformdirs psutil psycopg psycopg_binary pyarrow pydantic pydantic_core
+    pygments pyparsing ray referencing requests rich rpds safetensors scipy shellingham six sklearn smmap sniffio
+    sqlalchemy sqlparse starlette tensorflow termcolor threadpoolctl tifffile tqdm traitlets truststore typer
+    typing_extensions typing_inspection urllib3 wrapt yaml zipp
     """.split()  # noqa: SIM905
 )
 _SUFFIXES = (".py", ".pyc", *_imp.extension_suffixes())

@@ -32,9 +32,14 @@ def threads_of(settings: Settings) -> int | None:
 
     In the frozen regime, at most half of the CPUs are used, even by a single worker: batches of heads are too small to
     profit from more threads, and the processes that convert networks and log to MLflow need CPUs, too.
+
+    If the environment variable OMP_NUM_THREADS is set, such as by the launcher of a cluster, its value is the limit.
     """
     workers = max(settings.workers or 1, 1)
+    limit = os.environ.get("OMP_NUM_THREADS", "")
     processors = os.cpu_count() or 1
+    if limit.isdecimal() and int(limit) > 0:
+        return max(1, min(int(limit), processors) // workers)
     if settings.regime == FINETUNE:
         return None if workers == 1 else max(1, processors // workers)
     return max(1, processors // max(2, workers))

@@ -24,6 +24,7 @@ import_mlflow()
 import bhsearch.run, bhsearch.worker, bhsearch.register, bhsearch.predict, bhsearch.report
 import bhsearch.dataset, bhsearch.lifecycle.register, bhsearch.lifecycle.build_report, bhsearch.lifecycle.predict
 import bhsearch.tracking.serving
+import bhsearch.study.workers.launchers.ray.placement
 found = {name for name in set(sys.modules) - before if "." not in name and name.isidentifier()}
 for name in sorted(found):
     spec = getattr(sys.modules[name], "__spec__", None)

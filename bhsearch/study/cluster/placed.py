@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 from bhsearch.config import portable
@@ -44,6 +45,7 @@ def jobs_of(context: StudyContext) -> StudyJobs:
         options=options_of(settings.launcher_option),
         variables=job_variables(settings.storage),
         folder=Path.cwd() / _FOLDER / context.study,
+        waits=settings.wait,
     )
 
 
@@ -62,22 +64,20 @@ def run_jobs(session: StudySession, launcher: ClusterLauncher) -> str:
         RunError: If the jobs cannot be submitted, or ended without finishing the study.
     """
     settings = session.context.settings
-    placement = launcher.submit(jobs_of(session.context))
-    try:
-        if not settings.wait:
-            _say(session, placement)
-            return LEFT
-        verdict = _follow(session, placement)
-    except KeyboardInterrupt:
-        verdict = STOPPED
-    except BaseException:
-        session.reporter.say(placement.interrupt())
-        raise
-    finally:
-        placement.close()
-    if verdict != DONE:
-        session.reporter.say(placement.interrupt())
-    return verdict
+    with closing(launcher.submit(jobs_of(session.context))) as placement:
+        try:
+            if not settings.wait:
+                _say(session, placement)
+                return LEFT
+            verdict = _follow(session, placement)
+        except KeyboardInterrupt:
+            verdict = STOPPED
+        except BaseException:
+            session.reporter.say(placement.interrupt())
+            raise
+        if verdict != DONE:
+            session.reporter.say(placement.interrupt())
+        return verdict
 
 
 def _follow(session: StudySession, placement: Placement) -> str:

@@ -32,6 +32,7 @@ class StudyJobs:
         variables: Environment variables of all jobs. Values may be secret: they must not be written to a script, a
             command line or a log.
         folder: Folder for scripts and logs. It may not exist yet.
+        waits: Whether the command waits for the end of the jobs.
     """
 
     study: str
@@ -42,6 +43,7 @@ class StudyJobs:
     options: Mapping[str, str]
     variables: Mapping[str, str]
     folder: Path
+    waits: bool = True
 
     def features(self, config: str, encoder: str = "") -> list[str]:
         """Return the arguments of `bhsearch` that create the study and compute features.
