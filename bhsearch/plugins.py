@@ -55,7 +55,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "qmc": "bhsearch.engines.optuna.samplers:QMC",
         "cmaes": "bhsearch.engines.optuna.samplers:CMAES",
     },
-    "bhsearch.launchers": {"local": "bhsearch.study.workers.launchers.local:LAUNCHER"},
+    "bhsearch.launchers": {
+        "local": "bhsearch.study.workers.launchers.local:LAUNCHER",
+        "kubernetes": "bhsearch.study.workers.launchers.kubernetes:LAUNCHER",
+    },
 }
 OWN = "bhsearch"  # name of the distribution of the built-in parts
 T = TypeVar("T")

@@ -47,9 +47,8 @@ def run_study(settings: Settings) -> None:
     if result.before is not None:
         print_ranking(result.before)
         print_proposed(result.before)
-    if result.partial:
-        return
-    print_result(result, seconds=time.time() - psutil.Process().create_time())
+    if not result.partial:
+        print_result(result, seconds=time.time() - psutil.Process().create_time())
     if result.interrupted:
         sys.exit(143 if terminated.is_set() else 130)
 
@@ -153,6 +152,11 @@ class TerminalReporter(ProgressReporter):
     def say(self, sentence: str) -> None:
         """Print a sentence for the user."""
         self._console.print(sentence, markup=False)
+        self._display.printed()
+
+    def verbatim(self, line: str) -> None:
+        """Print a line without wrapping it."""
+        self._console.print(line, markup=False, soft_wrap=True)
         self._display.printed()
 
     def _lines(self) -> list[str]:

@@ -22,7 +22,7 @@ from bhsearch.study.checks.shift_weight import check_shift_weight
 from bhsearch.study.checks.vectors import check_vectors
 from bhsearch.study.cluster.checks import cluster_launcher, for_cluster
 from bhsearch.study.cluster.features import compute_features
-from bhsearch.study.cluster.placed import LEFT, jobs_of, run_jobs
+from bhsearch.study.cluster.placed import LEFT, jobs_of, run_jobs, write_jobs
 from bhsearch.study.context import FINETUNE, FROZEN, StudyContext
 from bhsearch.study.events import ProgressReporter, StudyPlan
 from bhsearch.study.feature_costs import cost_rows, stored_costs
@@ -72,7 +72,10 @@ def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     try:
         cluster = cluster_launcher(settings)
         if cluster is not None:
-            return _run_study(for_cluster(settings, reporter), reporter, cluster)
+            settings = for_cluster(settings, reporter)
+            if cluster.only_renders:
+                return write_jobs(settings, cluster, reporter)
+            return _run_study(settings, reporter, cluster)
         if settings.regime == "auto" and backend.gpu_files() and not settings.features:
             return _frozen_then_finetune(settings, reporter)
         return _run_study(settings, reporter)
@@ -127,7 +130,7 @@ def _run_study(settings: Settings, reporter: ProgressReporter, cluster: ClusterL
         check_joinable(context)
         if cluster is not None and settings.dry_run:
             for line in cluster.write(jobs_of(context)):
-                reporter.say(line)
+                reporter.verbatim(line)
             return partial_result(context, [])
         if settings.race_divisions:
             race_images(context)  # before the first trial, since there may be too few cases
