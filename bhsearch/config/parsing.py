@@ -59,11 +59,12 @@ def parse_pairs(value: Any) -> tuple[str, ...]:
     if isinstance(value, Mapping):
         value = [f"{key}={_as_text(each)}" for key, each in value.items()]
     pairs = [value] if isinstance(value, str) else value
-    if not isinstance(pairs, (list, tuple)) or not all(
-        isinstance(pair, str) and "=" in pair.lstrip("=") for pair in pairs
-    ):
+    if not isinstance(pairs, (list, tuple)) or not all(isinstance(pair, str) for pair in pairs):
         raise ValueError("pairs such as partition=gpu")
-    return tuple(pair.strip() for pair in pairs)
+    parts = [[part.strip() for part in pair.partition("=")] for pair in pairs]
+    if not all(key and sign for key, sign, _ in parts):
+        raise ValueError("pairs such as partition=gpu")
+    return tuple("".join(part) for part in parts)
 
 
 def _as_text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The contract of launchers, over every one that is installed."""
+"""The contract of launchers, over every one that is installed; that of a cluster's launchers is a file of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from bhsearch.study.workers.launchers.base import LAUNCHERS, WorkerCommand
+from bhsearch.study.workers.launchers.jobs import ClusterLauncher
 
 _ECHO = """
 import os, sys
@@ -33,7 +34,10 @@ class Echo(WorkerCommand):
         return [sys.executable, "-c", _ECHO, channel]
 
 
-@pytest.fixture(params=LAUNCHERS)
+OF_COMMANDS = [name for name in LAUNCHERS if not isinstance(LAUNCHERS.get(name), ClusterLauncher)]
+
+
+@pytest.fixture(params=OF_COMMANDS)
 def launched(request):
     handles = []
 

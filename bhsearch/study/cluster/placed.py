@@ -123,8 +123,10 @@ def _follow(session: StudySession, placement: Placement) -> str:
     seen = {trial.number: trial.state for trial in session.stored_trials()}
     settled = time.monotonic()
     while True:
-        n_running = placement.n_running  # before the trials are read, so that those of the last job are seen
+        n_running = placement.n_running
         _say(session, placement)
+        # Again, because `look` may have replaced the last job, but before the trials are read.
+        n_running = n_running or placement.n_running
         if time.monotonic() > settled + _SETTLE_SECONDS:
             session.recover()
             settled = time.monotonic()
