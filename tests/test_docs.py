@@ -47,6 +47,8 @@ FOREIGN_OPTIONS = {
     "--strict",
     "--env-manager",
     "--port",
+    "--allowed-hosts",
+    "--app-name",
 }  # of every command, pip, MkDocs and MLflow
 
 
