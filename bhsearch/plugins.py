@@ -59,6 +59,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "local": "bhsearch.study.workers.launchers.local:LAUNCHER",
         "ray": "bhsearch.study.workers.launchers.ray.launcher:LAUNCHER",
         "slurm": "bhsearch.study.workers.launchers.slurm.launcher:LAUNCHER",
+        "kubernetes": "bhsearch.study.workers.launchers.kubernetes:LAUNCHER",
     },
 }
 OWN = "bhsearch"  # name of the distribution of the built-in parts

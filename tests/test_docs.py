@@ -47,6 +47,8 @@ FOREIGN_OPTIONS = {
     "--strict",
     "--env-manager",
     "--port",
+    "--allowed-hosts",
+    "--app-name",
 }  # of every command, pip, MkDocs and MLflow
 
 
@@ -288,6 +290,7 @@ PROTOCOLS = {  # page -> the interface that the last object of its example imple
     "sampler": ("bhsearch.engines.optuna.samplers", "Sampler"),
     "augmentation": ("bhsearch.models.augmentation.base", "Augmentation"),
     "launcher": ("bhsearch.study.workers.launchers.base", "Launcher"),
+    "cluster-launcher": ("bhsearch.study.workers.launchers.jobs", "ClusterLauncher"),
 }
 
 
@@ -297,7 +300,8 @@ def example(name: str) -> Any:
     (code,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     names: dict[str, Any] = {"__name__": f"example_{name}"}
     exec(compile(code, f"docs/extend/{name}.md", "exec"), names)
-    entry = re.search(rf'entry-points\."bhsearch\.{name}s"\]\n[\w-]+ = "[\w.]+:(\w+)"', text)
+    group = f"{name.removeprefix('cluster-')}s"
+    entry = re.search(rf'entry-points\."bhsearch\.{group}"\]\n[\w-]+ = "[\w.]+:(\w+)"', text)
     assert entry is not None
     return names[entry[1]]
 

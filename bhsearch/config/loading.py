@@ -45,24 +45,37 @@ def to_toml(values: Mapping[str, Any]) -> str:
     Args:
         values: Text, numbers, booleans and lists of text by key, as returned by `portable`.
     """
-    # A JSON value of these types is also a TOML value.
+    # A JSON value of these types is also a TOML value, except that TOML forbids an unescaped DEL.
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if value is not None]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).replace("\x7f", "\\u007f") + "\n"
 
 
-def portable(settings: Settings) -> dict[str, Any]:
+def portable(settings: Settings, *, elsewhere: bool = False) -> dict[str, Any]:
     """Return the settings that a worker needs to join the study from another folder, as JSON-able values.
 
-    Existing paths are made absolute. The storage URL is left out, since it may contain a password.
+    The storage URL is left out, since it may contain a password.
+
+    Args:
+        settings: Settings of the study.
+        elsewhere: Whether the paths are those of another machine, and stay as they are. Otherwise existing paths are
+            made absolute.
     """
     declared = {field.name: option_of(field) for field in fields(Settings)}
     values = {key: value for key, value in asdict(settings).items() if not declared[key].belongs_to_command}
-    for key in ("data", "weights_dir", "image_root"):
-        if values[key] is not None and Path(values[key]).expanduser().exists():
-            values[key] = str(Path(values[key]).expanduser().resolve())
+    if not elsewhere:
+        values |= _absolute_paths(settings)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _absolute_paths(settings: Settings) -> dict[str, Any]:
+    """Return the settings that name paths, by key, with the paths of existing files and folders made absolute."""
+    values: dict[str, Any] = {key: getattr(settings, key) for key in ("data", "weights_dir", "image_root")}
+    for key, value in values.items():
+        if value is not None and Path(value).expanduser().exists():
+            values[key] = str(Path(value).expanduser().resolve())
     values["features"] = [str(Path(file).expanduser().resolve()) for file in settings.features]
     values["backbones"] = [_with_absolute_path(name) for name in settings.backbones]
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    return values
 
 
 def _with_absolute_path(backbone: str) -> str:

@@ -61,11 +61,12 @@ def parse_pairs(value: Any) -> tuple[str, ...]:
     if isinstance(value, Mapping):
         value = _flattened(value)
     pairs = [value] if isinstance(value, str) else value
-    if not isinstance(pairs, (list, tuple)) or not all(
-        isinstance(pair, str) and "=" in pair.lstrip("=") for pair in pairs
-    ):
+    if not isinstance(pairs, (list, tuple)) or not all(isinstance(pair, str) for pair in pairs):
         raise ValueError("pairs such as partition=gpu")
-    return tuple(pair.strip() for pair in pairs)
+    parts = [[part.strip() for part in pair.partition("=")] for pair in pairs]
+    if not all(key and sign for key, sign, _ in parts):
+        raise ValueError("pairs such as partition=gpu")
+    return tuple("".join(part) for part in parts)
 
 
 def _flattened(table: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import signal
 import sys
 from pathlib import Path
@@ -43,6 +44,16 @@ def this_process() -> dict[str, Any]:
     The start time distinguishes processes with the same id, because operating systems reuse process ids.
     """
     return {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+
+
+def process_name(process: dict[str, Any]) -> str:
+    """Return a name for the files of a process, which no other process of any host has.
+
+    Args:
+        process: Host, process id and start time, from `this_process`.
+    """
+    host = re.sub(r"[^\w.-]+", "_", process["host"])
+    return f"{host}-{process['pid']}-{process['started']:.2f}"
 
 
 def is_alive(process: dict[str, Any]) -> bool:

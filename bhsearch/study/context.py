@@ -98,7 +98,7 @@ class StudyContext:
         Raises:
             InputError: If a setting or an input file is invalid.
         """
-        _check_choices(settings)
+        check_choices(settings)
         settings = with_sampler(settings)
         index = _open_data(settings, reporter)
         split = _split(settings, index)
@@ -263,8 +263,8 @@ def announce_synthetic(data: str | None, reporter: ProgressReporter) -> None:
             make_phantom(data, progress)
 
 
-def _check_choices(settings: Settings) -> None:
-    """Check that the settings are known and consistent with each other.
+def check_choices(settings: Settings) -> None:
+    """Check that the settings are known and consistent with each other, without reading data.
 
     Raises:
         SettingsError: If the value of an option is unknown or contradicts another option.

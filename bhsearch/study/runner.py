@@ -22,7 +22,7 @@ from bhsearch.study.checks.shift_weight import check_shift_weight
 from bhsearch.study.checks.vectors import check_vectors
 from bhsearch.study.cluster.checks import cluster_launcher, for_cluster
 from bhsearch.study.cluster.features import compute_features
-from bhsearch.study.cluster.placed import LEFT, jobs_of, run_jobs
+from bhsearch.study.cluster.placed import LEFT, jobs_of, run_jobs, write_jobs
 from bhsearch.study.cluster.settling import wait_for_dead_trials
 from bhsearch.study.context import FINETUNE, FROZEN, StudyContext
 from bhsearch.study.events import ProgressReporter, StudyPlan
@@ -73,7 +73,10 @@ def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     try:
         cluster = cluster_launcher(settings)
         if cluster is not None:
-            return _run_study(for_cluster(settings, reporter), reporter, cluster)
+            settings = for_cluster(settings, reporter)
+            if cluster.only_renders:
+                return write_jobs(settings, cluster, reporter)
+            return _run_study(settings, reporter, cluster)
         if settings.regime == "auto" and backend.gpu_files() and not settings.features:
             return _frozen_then_finetune(settings, reporter)
         return _run_study(settings, reporter)

@@ -78,6 +78,9 @@ class StudySession:
     def begin(self) -> int:
         """End trials of dead processes, set the stopping criteria, and return the number of trials still to run."""
         self.recover()
+        for box in self._outboxes():
+            if box.orphaned and box.begun and not box.holds() and box.end() is None:
+                box.close()
         settings, trials = self.context.settings, self.stored_trials()
         self.criteria = replace(
             self.criteria,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from bhsearch.config import Settings, load_settings, model_limit, portable
+from bhsearch.config.loading import to_toml
 from bhsearch.config.option import choice_names, option_of
-from bhsearch.config.parsing import split_pooling
+from bhsearch.config.parsing import parse_pairs, split_pooling
 from bhsearch.config.settings import SECTIONS
 from bhsearch.errors import SettingsError
 
@@ -245,3 +249,101 @@ def test_a_worker_finds_files_and_folders_of_backbones_from_anywhere(tmp_path, m
 )
 def test_a_pooling_is_the_end_of_a_name(name, parts):
     assert split_pooling(name) == parts
+
+
+# -- settings of jobs --------------------------------------------------------------------------------------------------
+
+_TEXT = some.text(some.characters(exclude_categories=["Cs"]))  # TOML has no surrogates
+_VALUES = some.one_of(
+    _TEXT,
+    some.booleans(),
+    some.integers(-(2**63), 2**63 - 1),
+    some.floats(allow_nan=False, allow_infinity=False),
+    some.lists(_TEXT),
+)
+
+
+@given(some.dictionaries(some.from_regex(r"[a-z_]+", fullmatch=True), _VALUES))
+def test_what_is_written_as_toml_is_read_as_the_same(values):
+    assert tomllib.loads(to_toml(values)) == values
+
+
+def test_a_setting_without_a_value_is_left_out_of_a_file():
+    assert to_toml({"timeout": None, "trials": 3}) == "trials = 3\n"
+
+
+def test_the_settings_of_a_study_are_read_from_the_file_that_jobs_get(tmp_path):
+    settings = Settings(
+        data="/data/ä #1.csv",
+        class_map=("benign=a,b", "malignant=c"), backbones=("staintex-s", "cnn"), image_sizes=(96, 128),
+        budget=2.5, trials=7, study='a "b" \\ c\x7f',
+    )  # fmt: skip
+    file = write(tmp_path, to_toml(portable(settings, elsewhere=True)))
+    loaded = load_settings(file, {})
+    belonging = {field.name for field in fields(Settings) if option_of(field).belongs_to_command}
+    kept = {field.name: getattr(settings, field.name) for field in fields(Settings) if field.name not in belonging}
+    assert {key: getattr(loaded, key) for key in kept} == kept
+
+
+def test_paths_of_another_machine_stay_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("images", "weights"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "net.keras").touch()
+    settings = Settings(data="images", weights_dir="weights", backbones=("net.keras",))
+    there, here = portable(settings, elsewhere=True), portable(settings)
+    assert (there["data"], there["weights_dir"], there["backbones"]) == ("images", "weights", ["net.keras"])
+    assert (here["data"], here["weights_dir"]) == (str(tmp_path / "images"), str(tmp_path / "weights"))
+    assert here["backbones"] == [str(tmp_path / "net.keras")]
+
+
+@pytest.mark.parametrize(
+    ("given", "pairs"),
+    [
+        ("partition=gpu", ("partition=gpu",)),
+        (["partition=gpu", " time = 1:00 "], ("partition=gpu", "time=1:00")),
+        (("args=--mem=4G",), ("args=--mem=4G",)),
+        (
+            {"partition": "gpu", "gpus": 1, "cpus": 0.5, "exclusive": True},
+            ("partition=gpu", "gpus=1", "cpus=0.5", "exclusive=true"),
+        ),
+        ("note=", ("note=",)),
+        ((), ()),
+    ],
+)
+def test_pairs_come_from_options_and_from_tables(given, pairs):
+    assert parse_pairs(given) == pairs
+
+
+@pytest.mark.parametrize("given", ["partition", "=gpu", " =gpu", "", ["a=1", "b"], [1], 3, None, True])
+def test_what_is_no_pair_is_refused(given):
+    with pytest.raises(ValueError, match="pairs such as partition=gpu"):
+        parse_pairs(given)
+
+
+def test_options_of_a_launcher_may_be_a_table_of_the_file(tmp_path):
+    file = write(tmp_path, 'launcher = "local"\n[launcher_option]\npartition = "gpu"\ngpus = 2\n')
+    assert load_settings(file, {}).launcher_option == ("partition=gpu", "gpus=2")
+    assert load_settings(file, {"launcher_option": ("a=b",)}).launcher_option == ("a=b",)
+
+
+@pytest.mark.parametrize(
+    ("variable", "in_file", "option", "wanted"),
+    [
+        (None, None, None, "sqlite:///optuna.db"),
+        ("", None, None, "sqlite:///optuna.db"),
+        ("journal:v", None, None, "journal:v"),
+        ("journal:v", "journal:f", None, "journal:f"),
+        ("journal:v", "journal:f", "journal:o", "journal:o"),
+        ("journal:v", None, "journal:o", "journal:o"),
+    ],
+)
+def test_the_variable_of_the_storage_is_weaker_than_file_and_option(
+    tmp_path, monkeypatch, variable, in_file, option, wanted
+):
+    if variable is None:
+        monkeypatch.delenv("BHSEARCH_STORAGE", raising=False)
+    else:
+        monkeypatch.setenv("BHSEARCH_STORAGE", variable)
+    file = write(tmp_path, f'storage = "{in_file}"\n') if in_file else None
+    assert load_settings(file, {"storage": option}).storage == wanted

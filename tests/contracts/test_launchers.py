@@ -1,4 +1,4 @@
-"""The contract of launchers, over every one that is installed."""
+"""The contract of launchers, over every one that is installed; that of a cluster's launchers is a file of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from bhsearch.errors import SettingsError
 from bhsearch.study.workers.launchers.base import LAUNCHERS, WorkerCommand
 from bhsearch.study.workers.launchers.jobs import ClusterLauncher
 
@@ -35,17 +34,10 @@ class Echo(WorkerCommand):
         return [sys.executable, "-c", _ECHO, channel]
 
 
-def is_of_a_cluster(name):
-    return isinstance(LAUNCHERS.get(name), ClusterLauncher)
+OF_COMMANDS = [name for name in LAUNCHERS if not isinstance(LAUNCHERS.get(name), ClusterLauncher)]
 
 
-@pytest.mark.parametrize("name", [name for name in LAUNCHERS if is_of_a_cluster(name)])
-def test_an_option_that_a_launcher_of_a_cluster_does_not_have_is_refused(name):
-    with pytest.raises(SettingsError, match="nosuch"):
-        LAUNCHERS.get(name).check({"nosuch": "1"}, dry_run=True)
-
-
-@pytest.fixture(params=[name for name in LAUNCHERS if not is_of_a_cluster(name)])
+@pytest.fixture(params=OF_COMMANDS)
 def launched(request):
     handles = []
 

@@ -32,6 +32,10 @@ def cluster_launcher(settings: Settings) -> ClusterLauncher | None:
     launcher.check(options_of(settings.launcher_option), dry_run=settings.dry_run)
     if launcher.only_renders and not settings.dry_run:
         raise SettingsError(f"--launcher {name} requires --dry-run: it writes files and submits nothing itself.")
+    if launcher.only_renders and settings.study is None:
+        raise SettingsError(
+            f"--launcher {name} requires --study NAME, because the data, from which the name is derived, are not read."
+        )
     if settings.workers == 0:
         raise SettingsError(f"--launcher {name} requires at least one worker, but got --workers 0.")
     if not ENGINES.get(settings.engine).capabilities.uses_database:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-from bhsearch.config import portable
+from bhsearch.config import Settings, portable
 from bhsearch.engines.base import Trial
 from bhsearch.errors import RunError
 from bhsearch.states import RUNNING
-from bhsearch.study.context import FINETUNE, StudyContext
+from bhsearch.study.context import FINETUNE, StudyContext, check_choices
+from bhsearch.study.events import ProgressReporter
+from bhsearch.study.outcome.result import StudyResult
 from bhsearch.study.session import StudySession, best_of, n_finished
 from bhsearch.study.workers.launchers.jobs import ClusterLauncher, Placement, StudyJobs, job_variables, options_of
 from bhsearch.study.workers.worker import DONE, STOPPED, TIME, exceeds_budget, last_failures, stagnated
@@ -24,7 +29,34 @@ LEFT = "left"  # verdict of a search whose command does not wait for it
 
 def jobs_of(context: StudyContext) -> StudyJobs:
     """Return the jobs of a study."""
-    settings = context.settings
+    has_features = context.regime != FINETUNE and not context.index.vectors
+    encoders = [each.name for each in context.found.backbones] if has_features else []
+    values = portable(context.settings) | {"study": context.study, "regime": context.regime}
+    return _jobs(context.settings, context.study, encoders, values)
+
+
+def write_jobs(settings: Settings, launcher: ClusterLauncher, reporter: ProgressReporter) -> StudyResult:
+    """Write the files of the jobs of a study whose data need not be on this machine.
+
+    Args:
+        settings: Settings with the name of the study; their paths are those of the machines of the cluster.
+        launcher: Launcher that only renders.
+        reporter: Receives the lines that tell how to submit the jobs.
+
+    Returns:
+        Result without trials.
+
+    Raises:
+        SettingsError: If a setting contradicts another one, or the files cannot be written.
+    """
+    assert settings.study is not None  # `cluster_launcher` requires it
+    check_choices(settings)
+    for line in launcher.write(_jobs(settings, settings.study, [], portable(settings, elsewhere=True))):
+        reporter.verbatim(line)
+    return StudyResult(settings.study, settings.data or "", [], [], wanted=settings.trials, partial=True)
+
+
+def _jobs(settings: Settings, study: str, encoders: list[str], values: dict[str, Any]) -> StudyJobs:
     options = []
     for name in ("trial_timeout", "max_worker_memory", "timeout"):
         value = getattr(settings, name)
@@ -35,18 +67,23 @@ def jobs_of(context: StudyContext) -> StudyJobs:
         options += ["--budget", f"{settings.budget * n_workers:g}"]
     if not settings.tracking:
         options.append("--no-tracking")
-    has_features = context.regime != FINETUNE and not context.index.vectors
     return StudyJobs(
-        study=context.study,
+        study=study,
         n_workers=n_workers,
-        encoders=[each.name for each in context.found.backbones] if has_features else [],
-        settings=portable(settings) | {"study": context.study, "regime": context.regime},
+        encoders=encoders,
+        settings=values,
         worker_options=options,
         options=options_of(settings.launcher_option),
         variables=job_variables(settings.storage),
-        folder=Path.cwd() / _FOLDER / context.study,
+        folder=Path.cwd() / _FOLDER / _folder_name(study),
         waits=settings.wait,
     )
+
+
+def _folder_name(study: str) -> str:
+    """Return the name of a study as the name of one folder, which scripts can contain without quotes."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", study).lstrip(".-")
+    return name if name == study else f"{name}-{hashlib.sha256(study.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def run_jobs(session: StudySession, launcher: ClusterLauncher) -> str:
@@ -86,8 +123,10 @@ def _follow(session: StudySession, placement: Placement) -> str:
     seen = {trial.number: trial.state for trial in session.stored_trials()}
     settled = time.monotonic()
     while True:
-        n_running = placement.n_running  # before the trials are read, so that those of the last job are seen
+        n_running = placement.n_running
         _say(session, placement)
+        # Again, because `look` may have replaced the last job, but before the trials are read.
+        n_running = n_running or placement.n_running
         if time.monotonic() > settled + _SETTLE_SECONDS:
             session.recover()
             settled = time.monotonic()

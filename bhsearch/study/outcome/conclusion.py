@@ -78,7 +78,7 @@ def conclude_part(session: StudySession, uploader: UploaderProcess | None) -> St
     if uploader is not None:
         with session.reporter.step("logging to MLflow") as progress:
             uploader.finish(progress)
-    elif session.outbox is not None:
+    if session.outbox is not None:  # without a summary, the uploader leaves it open
         session.outbox.close()
     return partial_result(session.context, session.trials(), interrupted=session.is_interrupted)
 

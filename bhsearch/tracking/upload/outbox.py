@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from bhsearch.runtime.cache import explain_write_errors
 from bhsearch.runtime.locks import lock
-from bhsearch.runtime.processes import is_alive, this_process
+from bhsearch.runtime.processes import is_alive, process_name, this_process
 from bhsearch.tracking.records import StudyRecord, SummaryRecord, TrialRecord
 
 VARIABLE = "BHSEARCH_OUTBOX"
@@ -72,7 +72,7 @@ class Outbox:
     def open(cls, root: Path, uid: str) -> Outbox:
         """Return the outbox of this process for a study."""
         process = this_process()
-        box = cls(root / f"{uid}.{process['pid']}-{process['started']:.0f}")
+        box = cls(root / f"{uid}.{process_name(process)}")
         with explain_write_errors(f"the outbox {box.folder}", _REMEDY):
             (box.folder / _OWNER).write_text(json.dumps(process), encoding="utf-8")
         return box

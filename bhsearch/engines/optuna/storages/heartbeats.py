@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import re
 import time
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import optuna
 from optuna.storages import JournalStorage
@@ -18,7 +16,7 @@ from optuna.trial import TrialState
 
 from bhsearch.engines.optuna.storages.attributes import notes_of
 from bhsearch.engines.optuna.storages.journal import JournalFile
-from bhsearch.runtime.processes import is_here, this_process
+from bhsearch.runtime.processes import is_here, process_name, this_process
 
 BEAT_SECONDS, GRACE_SECONDS = 20, 90
 _DAY_SECONDS = 86400.0
@@ -85,7 +83,7 @@ class _Leases:
     def beat(self, number: int) -> None:  # noqa: ARG002
         """See `Heartbeats`."""
         if self._own is None:
-            self._own = self._folder / _name(this_process())
+            self._own = self._folder / process_name(this_process())
             atexit.register(self._end, self._own)
         self._folder.mkdir(exist_ok=True)
         self._own.touch()
@@ -100,7 +98,7 @@ class _Leases:
         """See `Heartbeats`."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         owners = {trial.number: notes_of(trial).get("owner", {}) for trial in running}
-        elsewhere = {number: _name(owner) for number, owner in owners.items() if owner and not is_here(owner)}
+        elsewhere = {number: process_name(owner) for number, owner in owners.items() if owner and not is_here(owner)}
         if not elsewhere:
             return set()
         ages = self._ages()
@@ -131,9 +129,3 @@ def heartbeats_of(study: optuna.Study) -> Heartbeats:
     if isinstance(storage, JournalStorage) and isinstance(storage._backend, JournalFile):
         return _Leases(study, storage._backend.path)
     return _DatabaseHeartbeats(study) if is_heartbeat_enabled(storage) else _NoHeartbeats()
-
-
-def _name(owner: Mapping[str, Any]) -> str:
-    """Return the name of a process's lease."""
-    host = re.sub(r"[^\w.-]+", "_", owner["host"])
-    return f"{host}-{owner['pid']}-{owner['started']:.2f}"

@@ -25,7 +25,8 @@ class StudyJobs:
     Attributes:
         study: Name of the study.
         n_workers: Number of workers to place.
-        encoders: Names of the backbones whose features are computed before the first trial; empty if there are none.
+        encoders: Names of the backbones whose features are computed before the first trial; empty if there are none,
+            and for a launcher that only renders, because no data are read for it.
         settings: Settings of the study by TOML key, without the storage.
         worker_options: Further options of each worker, such as `--trial-timeout`.
         options: Values of `--launcher-option` by name.
@@ -101,7 +102,8 @@ class ClusterLauncher(Protocol):
 
     Attributes:
         concludes: Whether a job of the launcher logs the summary of the study, so that the command need not.
-        only_renders: Whether the launcher writes files for another program but submits nothing itself.
+        only_renders: Whether the launcher writes files for another program but submits nothing itself. The command then
+            reads no data, and the paths in the settings are those of the cluster's machines.
     """
 
     concludes: bool
