@@ -58,6 +58,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "bhsearch.launchers": {
         "local": "bhsearch.study.workers.launchers.local:LAUNCHER",
         "ray": "bhsearch.study.workers.launchers.ray.launcher:LAUNCHER",
+        "slurm": "bhsearch.study.workers.launchers.slurm.launcher:LAUNCHER",
     },
 }
 OWN = "bhsearch"  # name of the distribution of the built-in parts

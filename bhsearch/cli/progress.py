@@ -154,6 +154,11 @@ class TerminalReporter(ProgressReporter):
         self._console.print(sentence, markup=False)
         self._display.printed()
 
+    def verbatim(self, line: str) -> None:
+        """Print a line without wrapping it."""
+        self._console.print(line, markup=False, soft_wrap=True)
+        self._display.printed()
+
     def _lines(self) -> list[str]:
         lines = [] if self._trials is None else self._trials.lines()
         return [*lines, *(step.line(self._doing) for step in self._steps[-1:])]

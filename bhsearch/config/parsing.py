@@ -53,17 +53,29 @@ def parse_repeated_names(value: Any) -> tuple[str, ...]:
 def parse_pairs(value: Any) -> tuple[str, ...]:
     """Return pairs `key=value` from a repeatable option, from a table of a settings file, or from a list of pairs.
 
+    Keys of a table in the table are joined by a dot: `{"workers": {"gres": "gpu:1"}}` is `workers.gres=gpu:1`.
+
     Raises:
         ValueError: If a pair has no key or no `=`.
     """
     if isinstance(value, Mapping):
-        value = [f"{key}={_as_text(each)}" for key, each in value.items()]
+        value = _flattened(value)
     pairs = [value] if isinstance(value, str) else value
     if not isinstance(pairs, (list, tuple)) or not all(
         isinstance(pair, str) and "=" in pair.lstrip("=") for pair in pairs
     ):
         raise ValueError("pairs such as partition=gpu")
     return tuple(pair.strip() for pair in pairs)
+
+
+def _flattened(table: Mapping[str, Any], prefix: str = "") -> list[str]:
+    pairs = []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            pairs += _flattened(value, f"{prefix}{key}.")
+        else:
+            pairs.append(f"{prefix}{key}={_as_text(value)}")
+    return pairs
 
 
 def _as_text(value: Any) -> str:

@@ -69,6 +69,9 @@ class ProgressReporter:
     def say(self, sentence: str) -> None:
         """Handle a message for the user."""
 
+    def verbatim(self, line: str) -> None:
+        """Handle a line that must be shown as it is, such as a command for the user to copy."""
+
 
 def _ignore(done: int, total: int) -> None:
     """Do nothing with a progress update."""

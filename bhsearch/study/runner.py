@@ -127,7 +127,7 @@ def _run_study(settings: Settings, reporter: ProgressReporter, cluster: ClusterL
         check_joinable(context)
         if cluster is not None and settings.dry_run:
             for line in cluster.write(jobs_of(context)):
-                reporter.say(line)
+                reporter.verbatim(line)
             return partial_result(context, [])
         if settings.race_divisions:
             race_images(context)  # before the first trial, since there may be too few cases

@@ -1,0 +1,1 @@
+"""The launcher `slurm`, which submits the jobs of a study to SLURM."""
