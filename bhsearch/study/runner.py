@@ -23,6 +23,7 @@ from bhsearch.study.checks.vectors import check_vectors
 from bhsearch.study.cluster.checks import cluster_launcher, for_cluster
 from bhsearch.study.cluster.features import compute_features
 from bhsearch.study.cluster.placed import LEFT, jobs_of, run_jobs
+from bhsearch.study.cluster.settling import wait_for_dead_trials
 from bhsearch.study.context import FINETUNE, FROZEN, StudyContext
 from bhsearch.study.events import ProgressReporter, StudyPlan
 from bhsearch.study.feature_costs import cost_rows, stored_costs
@@ -131,11 +132,12 @@ def _run_study(settings: Settings, reporter: ProgressReporter, cluster: ClusterL
             return partial_result(context, [])
         if settings.race_divisions:
             race_images(context)  # before the first trial, since there may be too few cases
-        session = _open_session(context, reporter)
+        is_logged_by_jobs = cluster is not None and cluster.concludes
+        # The record of a recovered trial would not be sent by a command without an uploader.
+        session = _open_session(context, reporter, recovers=part != FEATURES and not is_logged_by_jobs)
         remaining = session.begin()
         uploader: UploaderProcess | None = None
         verdict = ""
-        is_logged_by_jobs = cluster is not None and cluster.concludes
         try:
             _show_plan(session, remaining)
             later = settings.robustness or settings.nested or settings.race_divisions or part == SUMMARY
@@ -143,7 +145,9 @@ def _run_study(settings: Settings, reporter: ProgressReporter, cluster: ClusterL
                 uploader = _start_uploader(session)
             if part == FEATURES:
                 compute_features(session, backbone)
-            elif remaining and part != SUMMARY:
+            elif part == SUMMARY:
+                wait_for_dead_trials(session)
+            elif remaining:
                 verdict = _search(session, pool, uploader, cluster)
         except (BhsearchError, OSError) as error:  # OSError: the terminal output can no longer be written
             if session.is_refused(error, uploader):
@@ -164,12 +168,12 @@ def _run_study(settings: Settings, reporter: ProgressReporter, cluster: ClusterL
         return result
 
 
-def _open_session(context: StudyContext, reporter: ProgressReporter) -> StudySession:
+def _open_session(context: StudyContext, reporter: ProgressReporter, *, recovers: bool) -> StudySession:
     """Open a session; if the duration of this step cannot be reported, undo the session."""
     session: StudySession | None = None
     try:
         with reporter.step("opening the study"):
-            session = StudySession(context, reporter)
+            session = StudySession(context, reporter, recovers=recovers)
     except OSError:
         if session is not None:
             session.undo()

@@ -39,6 +39,8 @@ class StudySession:
     Args:
         context: Context of the study.
         reporter: Receives progress events.
+        recovers: Whether the session ends the trials of dead processes. If not, as in a command without an uploader,
+            other commands do it.
 
     Attributes:
         context: Context of the study.
@@ -54,8 +56,8 @@ class StudySession:
         failure: First error of the session, which is raised at its end; None if there was no error.
     """
 
-    def __init__(self, context: StudyContext, reporter: ProgressReporter) -> None:
-        self.context, self.reporter = context, reporter
+    def __init__(self, context: StudyContext, reporter: ProgressReporter, *, recovers: bool = True) -> None:
+        self.context, self.reporter, self._recovers = context, reporter, recovers
         self.metadata, self.engine = open_engine(context)
         self.predictions: dict[int, Predictions] = {}
         self.examples: Mapping[str, npt.NDArray[np.uint8]] = {}
@@ -132,8 +134,9 @@ class StudySession:
     # -- recovery ------------------------------------------------------------------------------------------------------
 
     def recover(self) -> None:
-        """End the running trials of dead processes; see `recover_dead_trials`."""
-        self._recover(None, DIED, True)
+        """End the running trials of dead processes, unless other commands do it; see `recover_dead_trials`."""
+        if self._recovers:
+            self._recover(None, DIED, True)
 
     def worker_died(self, owner: dict[str, Any] | None, sentence: str, again: bool) -> bool:
         """End the trial of a worker that died.

@@ -24,7 +24,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sco
 ROOT = Path(__file__).resolve().parents[2]
 _PYTHONPATH = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
 _SECONDS = 30  # for a start; two are usual
-# Neither cgroups nor systemd nor an accounting database. A requeued job waits for the end of its credential.
+# Neither cgroups nor systemd nor an accounting database.
 _CONFIGURATION = """\
 ClusterName=bhsearch
 SlurmctldHost={host}
@@ -33,7 +33,7 @@ SlurmctldPort={controller_port}
 SlurmdPort={node_port}
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={folder}/socket/munge,cred_expire=3
+AuthInfo=socket={folder}/socket/munge
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={folder}/state
@@ -104,6 +104,11 @@ class Slurm:
         """States of all jobs that SLURM lists by id, such as `{"13_0": "RUNNING"}`."""
         done = self.run("squeue", "--noheader", "--array", "--states=all", "--format=%i %T")
         return dict(line.split() for line in done.stdout.splitlines())
+
+    def start_now(self, job: str) -> None:
+        """Let a requeued job start, which SLURM delays by two minutes."""
+        command = ["scontrol", "update", f"jobid={job}", "starttime=now"]
+        subprocess.run(command, env=self.environment(), check=True, timeout=_SECONDS)  # as root
 
     def start(self) -> None:
         """Start the daemons, and return when the node is idle."""

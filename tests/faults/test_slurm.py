@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,12 +13,13 @@ import psutil
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
+from bhsearch.study.resume.recovery import DIED
 from tests.faults.mlflow_server import mlflow_server
 from tests.faults.slurm import NoSlurmError, slurm
 from tests.faults.whole import assert_whole, trials_in
 from tests.studies import STUDY, Store, arguments, wait_for
 
-N_TRIALS = 40
+N_TRIALS = 24
 COMMAND = ("-m", "bhsearch.run", "--launcher", "slurm")
 
 
@@ -44,17 +47,50 @@ def run(cluster, *words, **variables):
     return cluster.run(cluster.python, *COMMAND, *words, **variables)
 
 
-def workers_with_a_trial(storage):
-    """Indices in the job array of the workers that run a trial."""
-    found = set()
+def trial_of_worker(storage, index):
+    """The trial that a worker of the job array runs, and its process; None if it runs none."""
     for trial in trials_in(storage):
         owner = trial.system_attrs.get("bhsearch:owner", {})
-        if trial.state.name == "RUNNING" and psutil.pid_exists(owner.get("pid", -1)):
+        if trial.state.name == "RUNNING" and owner:
             try:
-                found.add(psutil.Process(owner["pid"]).environ().get("SLURM_ARRAY_TASK_ID"))
+                process = psutil.Process(owner["pid"])
+                if process.environ().get("SLURM_ARRAY_TASK_ID") == str(index):
+                    return trial.number, process
             except psutil.Error:
                 continue
-    return found
+    return None
+
+
+def stopped_trial(storage, index):
+    """The same, in a process that is stopped, so that the trial cannot end."""
+    found = trial_of_worker(storage, index)
+    if found is None:
+        return None
+    number, process = found
+    process.suspend()
+    if trials_in(storage)[number].state.name == "RUNNING":
+        return found
+    process.resume()
+    return None
+
+
+def wait_for_result(what, command):
+    """Wait until `what()` returns something, and return it."""
+    found = []
+    wait_for(lambda: found.append(what()) or found[-1], command)
+    return found[-1]
+
+
+def kill_at_once(cluster, task, process):
+    """Kill a worker, its process for trials and its uploader, so that none of them can say so.
+
+    SLURM sends the signal to the first of them only.
+    """
+    command = process.parent()
+    command.suspend()
+    for child in command.children(recursive=True):
+        child.kill()
+    assert cluster.run("scancel", "--signal=KILL", "--batch", task).returncode == 0
 
 
 def studies_in(storage):
@@ -94,28 +130,28 @@ def test_a_study_outlasts_workers_that_are_killed_cancelled_and_requeued(cluster
         options = ["--launcher-option", "max_running=2", "--launcher-option", "time=10"]
         command = begin(cluster, *arguments(trials=N_TRIALS, workers=3), *options, **variables)
 
-        def workers():
-            return {
-                name: state for name, state in cluster.states().items() if "_" in name and not name.startswith("1_")
-            }
+        def wait_for_trial(index):
+            wait_for(lambda: trial_of_worker(storage, index), command)
 
-        def has_a_trial(index):
-            return lambda: str(index) in workers_with_a_trial(storage)
-
-        wait_for(has_a_trial(0), command)
-        (job,) = {name.partition("_")[0] for name in workers() if "[" not in name}
+        number, process = wait_for_result(lambda: stopped_trial(storage, 0), command)
+        (job,) = {name.partition("_")[0] for name in cluster.states() if name.endswith("_2")}
         assert_no_command_line_says(secrets)
-        assert cluster.run("scancel", "--signal=KILL", "--full", f"{job}_0").returncode == 0
-        wait_for(has_a_trial(1), command)
+        kill_at_once(cluster, f"{job}_0", process)
+        wait_for_trial(1)
         assert cluster.run("scontrol", "requeue", f"{job}_1").returncode == 0
-        wait_for(has_a_trial(2), command)
+        wait_for(lambda: cluster.states()[f"{job}_1"] == "PENDING", command)
+        cluster.start_now(f"{job}_1")
+        wait_for_trial(2)
         assert cluster.run("scancel", f"{job}_2").returncode == 0
         output = command.communicate(timeout=300)[0]
         assert command.returncode == 0, output
         assert_whole(cluster.work, N_TRIALS, storage, Store(cluster.folder / "server", server.uri))
+    killed = trials_in(storage)[number]
+    assert (killed.state.name, killed.user_attrs["reason"]) == ("FAIL", DIED)
     states = cluster.states()
-    assert [states[f"{job}_{index}"] for index in range(3)] == ["CANCELLED", "COMPLETED", "CANCELLED"]
+    assert [states[f"{job}_{index}"] for index in range(3)] == ["FAILED", "COMPLETED", "CANCELLED"]
     assert {states["1_0"], states[str(int(job) + 1)]} == {"COMPLETED"}
+    assert f"The worker {job}_0 failed (signal SIGKILL)." in output
     assert f"The worker {job}_2 was cancelled." in output
     assert not [secret for secret in secrets if secret in output]
     assert files_that_say(secrets, cluster.folder) == {"environment.sh"}
@@ -164,7 +200,15 @@ def test_the_lines_of_a_dry_run_submit_jobs_that_the_command_follows(cluster, jo
         assert (
             f"{summary - 2} (features), {summary - 1} (workers), {summary} (summary) of this study are in the" in text
         )
+        following = begin(cluster, *words, **journal)
+        lines = iter(following.stdout.readline, "")
+        assert any("2 waiting" in line for line in lines)
+        os.killpg(following.pid, signal.SIGINT)
+        output = " ".join(following.communicate(timeout=60)[0].split())
+        assert following.returncode == 130, output
+        assert f"cancel them: scancel {summary - 2} {summary - 1} {summary}" in output
         assert set(cluster.states()) - before == submitted
+        assert {state for name, state in cluster.states().items() if name in submitted} == {"PENDING"}
     finally:
         cluster.run("scancel", "--user=nobody")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from bhsearch.config.option import did_you_mean
 from bhsearch.errors import SettingsError
 from bhsearch.study.workers.launchers.jobs import FEATURES, SUMMARY
 
@@ -18,6 +19,21 @@ _RESERVED = (
 )  # fmt: skip
 # The signal lets a worker end its trial before the time limit. A user's option replaces the default.
 _DEFAULTS = {"requeue": "", "open-mode": "append", "signal": "B:TERM@60"}
+# Long names of the other options of sbatch, of SLURM 22.05 to 25.05.
+_KNOWN = (
+    "account", "acctg-freq", "batch", "bb", "bbf", "begin", "cluster-constraint", "clusters", "comment",
+    "consolidate-segments", "constraint", "container", "container-id", "contiguous", "core-spec",
+    "cores-per-socket", "cpu-freq", "cpus-per-gpu", "cpus-per-task", "deadline", "delay-boot", "distribution",
+    "exclude", "exclusive", "export", "export-file", "extra", "extra-node-info", "get-user-env", "gid", "gpu-bind",
+    "gpu-freq", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task", "gres", "gres-flags", "hint", "hold",
+    "ignore-pbs", "input", "licenses", "mail-type", "mail-user", "mcs-label", "mem", "mem-bind", "mem-per-cpu",
+    "mem-per-gpu", "mincpus", "network", "nice", "no-kill", "no-requeue", "nodefile", "nodelist", "nodes", "ntasks",
+    "ntasks-per-core", "ntasks-per-gpu", "ntasks-per-node", "ntasks-per-socket", "oom-kill-step", "open-mode",
+    "overcommit", "oversubscribe", "partition", "power", "prefer", "priority", "profile", "propagate", "qos",
+    "quiet", "reboot", "requeue", "reservation", "resources", "segment", "signal", "sockets-per-node", "spread-job",
+    "stepmgr", "switches", "thread-spec", "threads-per-core", "time", "time-min", "tmp", "tres-bind",
+    "tres-per-task", "uid", "use-min-nodes", "verbose", "wait-all-nodes", "wckey",
+)  # fmt: skip
 _PLAIN = re.compile(r"[\w=:,.@%/+-]*", re.ASCII)
 
 
@@ -44,10 +60,11 @@ def check_options(options: Mapping[str, str]) -> None:
             raise SettingsError(
                 f"--launcher slurm sets or excludes the option --{bare} of sbatch itself, but got {shown!r}."
             )
-        elif bare != _SETUP and not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", bare):
+        elif bare not in (_SETUP, *_KNOWN):
             raise SettingsError(
-                f"{shown!r} must name an option of sbatch in its long form, such as partition=gpu or "
-                f"workers.cpus-per-task=4, or be {_MAX_RUNNING} or {_SETUP}."
+                f"Unknown option in {shown!r}.{did_you_mean(bare, [*_KNOWN, _SETUP, _MAX_RUNNING])} It must be "
+                f"{_MAX_RUNNING}, {_SETUP}, or the long name of an option of sbatch, such as partition=gpu or "
+                "workers.cpus-per-task=4."
             )
 
 

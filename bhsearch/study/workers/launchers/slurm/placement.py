@@ -22,6 +22,7 @@ _LOOK_SECONDS = 5.0  # smallest interval of calls of squeue
 _APPEAR_SECONDS = 60.0  # after which a submitted job that SLURM does not list counts as ended
 _TAIL_BYTES = 65536
 _REFUSED = 2  # exit code for wrong input
+_TERMINATED = 143  # exit code of a command that SIGTERM has ended
 _ERROR = "error: "  # begins the message of a command that failed
 
 
@@ -155,7 +156,7 @@ class SlurmPlacement:
         has_refused = task.state == queue.FAILED and task.exit_code == _REFUSED
         if has_refused and not any(each.state in (queue.RUNNING, queue.COMPLETED) for each in self._of(WORKERS)):
             self._give_up(task, f"The worker {task} {how}", log)
-        said = last_message(log) if task.state == queue.FAILED else ""
+        said = last_message(log) if task.state == queue.FAILED and task.exit_code != _TERMINATED else ""
         return [f"The worker {task} {how}." + (f" Its log {log}: {said}" if said else "")]
 
     def _give_up(self, task: Task, what: str, log: Path) -> NoReturn:
@@ -180,7 +181,7 @@ def last_message(log: Path) -> str:
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     starts = [number for number, line in enumerate(lines) if line.startswith(_ERROR)]
     # slurmstepd appends lines to the log of a job that it ends.
-    if starts and not any(line.startswith("slurmstepd: ") for line in lines[starts[-1] :]):
+    if starts and not any(line.startswith("slurmstepd") for line in lines[starts[-1] :]):
         return "\n".join(lines[starts[-1] :]).removeprefix(_ERROR)
     return lines[-1] if lines else ""
 
@@ -190,6 +191,8 @@ def _how(task: Task) -> str:
         return "was cancelled"
     if task.state == queue.TIMEOUT:
         return "reached its time limit"
+    if task.state == queue.FAILED and task.exit_code == _TERMINATED:
+        return "was stopped by SIGTERM, which SLURM sends before the time limit"
     if task.state == queue.FAILED:
         return f"failed ({how_it_ended(task.exit_code)})"
     return f"ended with the state {task.state}"
