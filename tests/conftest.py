@@ -24,6 +24,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 LONG = (
     "faults/test_surroundings.py",
     "faults/test_disk.py",
+    "faults/test_slurm.py",
     "test_docs.py",
     "study/test_study_survives.py",
     "extend/test_extend.py",

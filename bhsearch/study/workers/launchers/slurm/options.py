@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 
 from bhsearch.config.option import did_you_mean
@@ -48,7 +49,7 @@ def check_options(options: Mapping[str, str]) -> None:
         shown = f"--launcher-option {name}={value}"
         if part and part not in _PARTS:
             raise SettingsError(f"{shown!r} must begin with {', '.join(_PARTS)} or the name of an option of sbatch.")
-        if not value.isprintable():
+        if has_controls(value):
             raise SettingsError(f"{shown!r} must not contain line breaks or other control characters.")
         if bare == _MAX_RUNNING:
             if part or not re.fullmatch(r"[1-9][0-9]*", value):
@@ -66,6 +67,11 @@ def check_options(options: Mapping[str, str]) -> None:
                 f"{_MAX_RUNNING}, {_SETUP}, or the long name of an option of sbatch, such as partition=gpu or "
                 "workers.cpus-per-task=4."
             )
+
+
+def has_controls(text: str) -> bool:
+    """Return whether a text contains line breaks or other control characters."""
+    return any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in text)
 
 
 def max_running(options: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from bhsearch.config.loading import to_toml
 from bhsearch.errors import SettingsError
 from bhsearch.study.workers.launchers.jobs import FEATURES, SUMMARY, StudyJobs
-from bhsearch.study.workers.launchers.slurm.options import WORKERS, directives, max_running, setup
+from bhsearch.study.workers.launchers.slurm.options import WORKERS, directives, has_controls, max_running, setup
 
 PARTS = (FEATURES, WORKERS, SUMMARY)  # one job each, in the order of their submission
 ENVIRONMENT, SETTINGS, LOGS = "environment.sh", "settings.toml", "logs"
@@ -169,9 +169,9 @@ def _require_supported(folder: Path, study: str) -> None:
         SettingsError: If they contain control characters, or the folder a backslash, with which SLURM does not insert
             the id of the job into the name of the log.
     """
-    if not study.isprintable():
+    if has_controls(study):
         raise SettingsError(f"--launcher slurm requires a study name without control characters, but got {study!r}.")
-    if not str(folder).isprintable() or "\\" in str(folder):
+    if has_controls(str(folder)) or "\\" in str(folder):
         raise SettingsError(
             f"--launcher slurm requires a folder without control characters and backslashes, but got {str(folder)!r}. "
             "Choose another working directory, or another name with --study."

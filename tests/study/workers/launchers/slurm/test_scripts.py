@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bhsearch.config import Settings, portable
@@ -104,9 +104,12 @@ def test_the_setup_runs_after_the_environment_and_before_the_command(tmp_path):
     assert run_script(made, "workers")[2] == "password"
 
 
-text = st.text(st.characters(blacklist_categories=("C", "Zl", "Zp"), blacklist_characters="\\/"), min_size=1)
+text = st.text(st.characters(blacklist_categories=("C", "Zl", "Zp"), blacklist_characters="\\/"), min_size=1).filter(
+    str.strip
+)
 
 
+@settings(deadline=None, max_examples=40)  # each starts two shells
 @given(
     study=text,
     encoders=st.lists(text, min_size=1, max_size=3),
