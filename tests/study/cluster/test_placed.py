@@ -16,7 +16,7 @@ from bhsearch.tracking import keys
 from bhsearch.tracking.upload.outbox import Outbox
 from tests.faults.whole import trials_in
 from tests.studies import STUDY, Store, arguments, environment, run, wait_for
-from tests.study.cluster.elsewhere import install
+from tests.study.cluster.elsewhere import ROOT, install
 
 _SECONDS = 240
 
@@ -227,3 +227,17 @@ def test_parts_of_a_tracked_study_leave_no_outbox(tmp_path):
     done = run(tmp_path, *arguments(trials=2))
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (tmp_path / "outbox").exists()
+
+
+def test_the_launcher_passes_the_contract_of_its_kind(tmp_path):
+    words = ["-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider", "-k", "elsewhere", "tests/contracts"]
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=environment(PYTHONPATH=install(tmp_path / "package")),
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert int(done.stdout.split(" passed")[0].split()[-1]) >= 10
