@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 import bhsearch
-from bhsearch.runtime.processes import how_it_ended, is_alive, is_here, memory_mb, python_command, this_process
+from bhsearch.runtime.processes import (
+    how_it_ended,
+    is_alive,
+    is_here,
+    memory_mb,
+    process_name,
+    python_command,
+    this_process,
+)
 
 
 def test_this_process_is_alive():
@@ -47,6 +55,16 @@ def test_a_process_on_another_host_is_taken_to_be_alive():
     other = this_process() | {"host": "another", "pid": 1}
     assert is_alive(other)
     assert not is_here(other)
+
+
+def test_no_two_processes_have_a_name_in_common_and_each_is_one_of_a_file():
+    """Process 1 of two pods that start together differs by its host only."""
+    first = {"host": "job-0", "pid": 1, "started": 1234.567}
+    others = [first | {"host": "job-1"}, first | {"pid": 2}, first | {"started": 1234.587}, first | {"host": "a/b c"}]
+    names = {process_name(each) for each in [first, *others]}
+    assert len(names) == 5
+    assert all(Path(name).name == name for name in names)
+    assert process_name(first) == process_name(dict(first))
 
 
 def test_a_trial_without_an_owner_belongs_to_nobody():

@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parents[3]
-_PAGE = _ROOT / "docs" / "extend" / "cluster-launcher.md"
+ROOT = Path(__file__).resolve().parents[3]
+_PAGE = ROOT / "docs" / "extend" / "cluster-launcher.md"
 
 
 def install(folder: Path) -> str:
@@ -24,4 +24,4 @@ def install(folder: Path) -> str:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
     group = points.replace('project.entry-points."bhsearch.launchers"', "bhsearch.launchers").replace('"', "")
     (info / "entry_points.txt").write_text(group)
-    return os.pathsep.join([str(folder), str(_ROOT)])
+    return os.pathsep.join([str(folder), str(ROOT)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import platform
 import re
 import signal
 import subprocess
@@ -10,9 +12,11 @@ import sys
 import psutil
 import pytest
 
+from bhsearch.tracking import keys
+from bhsearch.tracking.upload.outbox import Outbox
 from tests.faults.whole import trials_in
-from tests.studies import STUDY, arguments, environment, wait_for
-from tests.study.cluster.elsewhere import install
+from tests.studies import STUDY, Store, arguments, environment, run, wait_for
+from tests.study.cluster.elsewhere import ROOT, install
 
 _SECONDS = 240
 
@@ -202,3 +206,38 @@ def test_a_worker_that_only_runs_trials_and_is_ended_says_so(place):
     code, out, err = ended(process)
     assert code == 143, out + err
     assert "Proposed" not in out
+
+
+def test_parts_of_a_tracked_study_leave_no_outbox(tmp_path):
+    done = run(tmp_path, *arguments(trials=2, only="trials"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [child.info.status for child in Store(tmp_path).children().values()] == ["FINISHED", "FINISHED"]
+    assert "finished_trials" not in Store(tmp_path).parent().data.metrics
+    assert not (tmp_path / "outbox").exists()
+    done = run(tmp_path, *arguments(trials=2, only="summary"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    parent = Store(tmp_path).parent()
+    assert (parent.info.status, parent.data.metrics["finished_trials"]) == ("FINISHED", 2)
+    # One of a process that died after its last trial was logged.
+    uid = parent.data.tags[keys.UID]
+    left = Outbox(tmp_path / "outbox" / f"{uid}.gone-1-1.00")
+    owner = {"host": platform.node(), "pid": 1, "started": 1.0}
+    (left.folder / "owner.json").write_text(json.dumps(owner))
+    left.put_study({}, {})
+    done = run(tmp_path, *arguments(trials=2))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (tmp_path / "outbox").exists()
+
+
+def test_the_launcher_passes_the_contract_of_its_kind(tmp_path):
+    words = ["-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider", "-k", "elsewhere", "tests/contracts"]
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=environment(PYTHONPATH=install(tmp_path / "package")),
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert int(done.stdout.split(" passed")[0].split()[-1]) >= 10

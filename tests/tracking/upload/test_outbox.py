@@ -141,6 +141,17 @@ def test_closing_keeps_an_outbox_with_a_trial_in_it(box, released):
     assert (box.waiting(), list(box.held())) == (([0], []) if released else ([], [0]))
 
 
+def test_processes_of_two_hosts_with_the_same_number_and_start_have_outboxes_of_their_own(tmp_path, monkeypatch):
+    """As process 1 of two pods has that start together and share a folder."""
+    boxes = []
+    for host in ("job-0", "job-1"):
+        monkeypatch.setattr(module, "this_process", lambda host=host: {"host": host, "pid": 1, "started": 1234.5})
+        boxes.append(Outbox.open(tmp_path / "outbox", "uid"))
+    assert boxes[0].folder != boxes[1].folder
+    assert {box.uid for box in boxes} == {"uid"}
+    assert [box.folder for box in boxes[0].others()] == [boxes[1].folder]
+
+
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "outbox").write_text("a file")
     with pytest.raises(InputError, match="outbox"):

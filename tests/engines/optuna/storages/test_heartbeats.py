@@ -14,7 +14,7 @@ from bhsearch.engines.optuna.storages import heartbeats
 from bhsearch.engines.optuna.storages.attributes import keep_notes
 from bhsearch.engines.optuna.storages.connection import connect
 from bhsearch.engines.optuna.storages.heartbeats import BEAT_SECONDS, GRACE_SECONDS, heartbeats_of
-from bhsearch.runtime.processes import this_process
+from bhsearch.runtime.processes import process_name, this_process
 
 ELSEWHERE = {"host": "an other/host", "pid": 7, "started": 1234.5678}
 
@@ -31,7 +31,7 @@ def begin(study, owner):
 
 
 def lease_of(tmp_path, owner, seconds_old):
-    file = tmp_path / "studies.log.leases" / heartbeats._name(owner)
+    file = tmp_path / "studies.log.leases" / process_name(owner)
     file.parent.mkdir(exist_ok=True)
     file.touch()
     then = time.time() - seconds_old
