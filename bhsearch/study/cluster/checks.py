@@ -12,7 +12,7 @@ from bhsearch.study.context import FROZEN
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.workers.launchers.base import LAUNCHERS
 from bhsearch.study.workers.launchers.jobs import ClusterLauncher, options_of
-from bhsearch.tracking.connection import is_on_loopback, store_file
+from bhsearch.tracking.connection import is_on_loopback, open_client, store_file
 
 
 def cluster_launcher(settings: Settings) -> ClusterLauncher | None:
@@ -21,6 +21,7 @@ def cluster_launcher(settings: Settings) -> ClusterLauncher | None:
     Raises:
         SettingsError: If workers on other machines could not reach the study, or an option applies to clusters only.
         MissingError: If the program or package of the launcher is not installed.
+        StudyError: If the MLflow server does not answer.
     """
     launcher = LAUNCHERS.get(settings.launcher)
     if not isinstance(launcher, ClusterLauncher):
@@ -38,6 +39,11 @@ def cluster_launcher(settings: Settings) -> ClusterLauncher | None:
         )
     if settings.workers == 0:
         raise SettingsError(f"--launcher {name} requires at least one worker, but got --workers 0.")
+    if settings.workers_per_gpu != Settings.workers_per_gpu:
+        raise SettingsError(
+            f"--workers-per-gpu {settings.workers_per_gpu} cannot be used with --launcher {name}, whose jobs are one "
+            "worker each. On Ray, workers share a GPU with --launcher-option num_gpus=0.5."
+        )
     if not ENGINES.get(settings.engine).capabilities.uses_database:
         raise SettingsError(
             f"--launcher {name} requires --engine optuna, but got --engine {settings.engine}: only Optuna's studies "
@@ -55,6 +61,8 @@ def cluster_launcher(settings: Settings) -> ClusterLauncher | None:
             f"--launcher {name} needs an MLflow server that all machines reach, but the store is the file {file}. "
             "Start `mlflow server`, and set MLFLOW_TRACKING_URI=http://HOST:5000, or use --no-tracking."
         )
+    if settings.tracking and not settings.dry_run:
+        open_client()  # so that no job waits in a queue to find that the server is down
     return launcher
 
 
