@@ -79,16 +79,6 @@ def _flattened(table: Mapping[str, Any], prefix: str = "") -> list[str]:
     return pairs
 
 
-def _flattened(table: Mapping[str, Any], prefix: str = "") -> list[str]:
-    pairs = []
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            pairs += _flattened(value, f"{prefix}{key}.")
-        else:
-            pairs.append(f"{prefix}{key}={_as_text(value)}")
-    return pairs
-
-
 def _as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -70,12 +70,12 @@ def test_what_cannot_work_is_refused(changes, message):
 def test_a_server_that_is_down_is_found_before_anything_is_submitted(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     given = {"launcher": "ray", "launcher_option": ("address=local",), "dry_run": False}
-    with pytest.raises(StudyError, match="MLflow server http://127.0.0.1:9 cannot be reached"):
+    with pytest.raises(StudyError, match=r"MLflow server http://127\.0\.0\.1:9 cannot be reached"):
         cluster_launcher(Settings(**{**GIVEN, **given}))
 
 
 def test_a_gpu_is_not_shared_by_the_workers_of_a_job():
-    with pytest.raises(SettingsError, match="--workers-per-gpu 2 cannot be used with.*num_gpus=0.5"):
+    with pytest.raises(SettingsError, match=r"--workers-per-gpu 2 cannot be used with.*num_gpus=0\.5"):
         cluster_launcher(Settings(**GIVEN, workers_per_gpu="2"))
 
 
