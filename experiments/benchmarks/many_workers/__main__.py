@@ -22,8 +22,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
@@ -99,23 +99,22 @@ class Machine:
 
     Args:
         folder: Temporary folder.
-        storage: Server of the storage.
-        database: Server of MLflow's store.
-        mlflow: Process of the MLflow server.
+        storage: Server of the storage; None if no cell needs it.
+        tracking: Processes by name that belong to the MLflow server; empty if no cell needs it.
         settings: Settings that all studies share.
     """
 
     def __init__(
-        self, folder: Path, storage: Postgres, database: Postgres, mlflow: psutil.Process, settings: Settings
+        self, folder: Path, storage: Postgres | None, tracking: Mapping[str, psutil.Process], settings: Settings
     ) -> None:
-        self._folder, self._storage, self._database, self._mlflow = folder, storage, database, mlflow
-        self._settings = settings
+        self._folder, self._storage, self._tracking, self._settings = folder, storage, tracking, settings
         file = folder / "result.pkl"
         _run([FORK.Process(target=workers.save_result, args=(replace(settings, storage=f"{folder}/x.db"), file))])
         self._result = workers.load_result(file)
 
     def measure(self, cell: Cell) -> Found:
         """Run a study, and measure it."""
+        storage = self._storage if cell.storage == "postgresql" else None
         name = f"{cell.storage}-{cell.workers}-{cell.seconds:g}-{cell.tracking}"
         folder = self._folder / name
         folder.mkdir()
@@ -124,7 +123,7 @@ class Machine:
         settings = replace(
             self._settings,
             study=name,
-            storage=self._storage.url() if cell.storage == "postgresql" else f"journal:{folder}/study.journal",
+            storage=storage.url() if storage is not None else f"journal:{folder}/study.journal",
             trials=cell.trials,
             tracking=cell.tracking,
         )
@@ -140,22 +139,19 @@ class Machine:
             command.start()
         with _killed_if_left(commands), _broken_if_any_fails(commands, barrier):
             barrier.wait(workers.BARRIER_SECONDS)
-            watch = _Watch(self._servers(cell), commands, self._storage)
+            servers = {} if storage is None else {"storage server": storage.process}
+            watch = _Watch(servers | (dict(self._tracking) if cell.tracking else {}), commands, storage)
             started = time.time()
             watch.until_ended(folder, cell.workers)
         return _found(cell, folder, started, watch, load)
-
-    def _servers(self, cell: Cell) -> dict[str, psutil.Process]:
-        found = {"storage server": self._storage.process} if cell.storage == "postgresql" else {}
-        if cell.tracking:
-            found |= {"MLflow server": self._mlflow, "MLflow's database": self._database.process}
-        return found
 
 
 class _Watch:
     """Measures processes from its creation to the end of the commands."""
 
-    def __init__(self, servers: dict[str, psutil.Process], commands: Sequence[BaseProcess], storage: Postgres) -> None:
+    def __init__(
+        self, servers: dict[str, psutil.Process], commands: Sequence[BaseProcess], storage: Postgres | None
+    ) -> None:
         self._servers, self._commands, self._storage = servers, commands, storage
         self._own = {"command": [psutil.Process(each.pid) for each in commands], "uploader": []}
         for command in self._own["command"]:
@@ -183,7 +179,8 @@ class _Watch:
             if searching:
                 self._busy.append(_busy_seconds())
                 self._times.append(time.monotonic())
-                self.connections = max(self.connections, self._storage.n_connections())
+                if self._storage is not None:
+                    self.connections = max(self.connections, self._storage.n_connections())
                 searching = len(list(folder.glob("worker-*.json"))) < n_workers
             time.sleep(_POLL_SECONDS)
         self.processor = {name: processor_seconds(each) - self._before[name] for name, each in self._servers.items()}
@@ -218,9 +215,23 @@ def _found(cell: Cell, folder: Path, started: float, watch: _Watch, load: float)
         parts=parts,
         processor={name: seconds / n_completed for name, seconds in processor.items()},
         busy=watch.busy,
-        connections=watch.connections if cell.storage == "postgresql" else 0,
+        connections=watch.connections,
         load=load,
     )
+
+
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable during the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _run(processes: Sequence[BaseProcess]) -> None:
@@ -319,7 +330,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--workers", default=",".join(map(str, WORKERS)), help="comma between (2,8,32)")
     made.add_argument("--seconds", default="0.2,2,20", help="of a trial, comma between (0.2,2,20)")
     made.add_argument("--storages", default=",".join(STORAGES), help="comma between (postgresql,journal)")
-    made.add_argument("--tracking", choices=("on", "off", "both"), default="both", help="(both)")
+    made.add_argument("--tracking", choices=("on", "off", "both"), help="(both; with --quick on)")
     made.add_argument("--trials", type=int, help="per worker (5, and 3 of 20 s)")
     made.add_argument("--data", default="phantom:cases=40,images=4", help="of the real trial")
     made.add_argument("--output", type=Path, help="Markdown file of the tables; none unless named")
@@ -331,24 +342,32 @@ def main(arguments: Sequence[str] | None = None) -> list[tuple[Cell, Found]]:
     """Print the tables, and return the measurements."""
     options = parser().parse_args(arguments)
     if options.quick:
-        options.workers, options.seconds, options.trials, options.tracking = "2", "0.2", 3, "on"
+        options.workers, options.seconds, options.trials = "2", "0.2", 3
+    options.tracking = options.tracking or ("on" if options.quick else "both")
     rows: list[tuple[Cell, Found]] = []
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers and commands are ended
+    handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers and commands are ended
     try:
         cells = cells_of(options)
         settings = Settings(
             data=options.data, backbones=("staintex-s",), image_size=96, quiet=True, only="trials", seed=0
         )
-        with tempfile.TemporaryDirectory(prefix="many-workers-") as folder, postgres() as storage:
-            with postgres() as database, mlflow_server(database.url(), os.cpu_count() or 1) as (uri, mlflow):
-                os.environ["MLFLOW_TRACKING_URI"] = uri
-                machine = Machine(Path(folder), storage, database, mlflow, settings)
-                for cell in cells:
-                    rows.append((cell, machine.measure(cell)))
-                    print(f"{datetime.now():%H:%M:%S} {rows[-1]}", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix="many-workers-") as folder, ExitStack() as servers:
+            storage = servers.enter_context(postgres()) if any(cell.storage == STORAGES[0] for cell in cells) else None
+            tracking: dict[str, psutil.Process] = {}
+            if any(cell.tracking for cell in cells):
+                database = servers.enter_context(postgres())
+                uri, mlflow = servers.enter_context(mlflow_server(database.url(), os.cpu_count() or 1))
+                tracking = {"MLflow server": mlflow, "MLflow's database": database.process}
+                servers.enter_context(_variable("MLFLOW_TRACKING_URI", uri))
+            machine = Machine(Path(folder), storage, tracking, settings)
+            for cell in cells:
+                rows.append((cell, machine.measure(cell)))
+                print(f"{datetime.now():%H:%M:%S} {rows[-1]}", file=sys.stderr, flush=True)
     except BhsearchError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from error
+    finally:
+        signal.signal(signal.SIGTERM, handler)
     found = table(rows)
     print(found)
     if options.output is not None:

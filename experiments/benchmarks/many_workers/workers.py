@@ -95,24 +95,30 @@ class _ForkedWorker:
 
     @property
     def connection(self) -> Connection:
+        """The pool's end of the channel."""
         return self._connection
 
     def kill(self) -> None:
+        """Kill the process."""
         self._process.kill()
 
     def wait(self, seconds: float | None = None) -> None:
+        """Wait until the process has ended."""
         self._process.join(seconds)
 
     def close(self) -> None:
+        """Close the pool's end of the channel."""
         self._connection.close()
 
     def how_it_ended(self) -> str:
+        """Return how the process ended."""
         code = self._process.exitcode
         return "unknown" if code is None else how_it_ended(code)
 
 
 class _ForkingLauncher:
-    def start(self, command: WorkerCommand) -> _ForkedWorker:
+    def start(self, _command: WorkerCommand) -> _ForkedWorker:
+        """Fork a worker, and return its handle."""
         here, there = socket.socketpair()
         with there:
             process = FORK.Process(target=_work, args=(there.fileno(), here), daemon=False)
@@ -150,6 +156,7 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
+        """Add the seconds of the block to a part of the loop."""
         since = time.perf_counter()
         try:
             yield
@@ -169,12 +176,14 @@ class SleepingObjective:
         self._seconds, self._result, self._watch = seconds, result, watch
 
     def __call__(self, params: Params, _watch: ReportCallback) -> TrialResult:
+        """Sleep, and return the result."""
         with self._watch.part("sleep"):
             time.sleep(self._seconds)
         score = self._result.score - 0.001 * abs(params["log10_penalty"])
         return replace(self._result, score=score, seconds=self._seconds)
 
     def examples(self) -> Mapping[str, npt.NDArray[np.uint8]]:
+        """Return no examples: the trials use no images."""
         return {}
 
 
@@ -188,14 +197,17 @@ class TimedEngine:
         return getattr(self._engine, name)
 
     def trials(self) -> Any:
+        """See `Engine.trials`."""
         with self._watch.part("read"):
             return self._engine.trials()
 
     def ask(self, *arguments: Any) -> Any:
+        """See `Engine.ask`."""
         with self._watch.part("ask"):
             return self._engine.ask(*arguments)
 
     def complete(self, *arguments: Any) -> None:
+        """See `Engine.complete`."""
         with self._watch.part("end"):
             self._engine.complete(*arguments)
         self._watch.completed()
