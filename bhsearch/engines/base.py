@@ -106,7 +106,10 @@ class Engine(Protocol):
     def ask(
         self, point: Params | None = None, notes: dict[str, Any] | None = None, seconds_left: float = math.inf
     ) -> Trial:
-        """Start a trial and return its record.
+        """Start a trial, with a first heartbeat if the engine needs them, and return its record.
+
+        A worker calls `trials` and then `ask` while it holds the lock of the study, so that an engine need not read the
+        trials again if `trials` was the last call.
 
         Args:
             point: Parameters of the trial; None to let the sampler choose them.

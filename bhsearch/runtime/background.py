@@ -8,12 +8,19 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def repeated(step: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Call a function in a thread, first at once and then every `seconds`, until the block ends."""
+def repeated(step: Callable[[], None], seconds: float, at_once: bool = True) -> Iterator[None]:
+    """Call a function in a thread every `seconds` until the block ends.
+
+    Args:
+        step: Function to call.
+        seconds: Seconds between two calls.
+        at_once: Whether to call the function at the beginning, too.
+    """
     ended = threading.Event()
 
     def run() -> None:
-        step()
+        if at_once:
+            step()
         while not ended.wait(seconds):
             step()
 

@@ -20,6 +20,13 @@ def test_the_first_step_does_not_wait_for_the_interval():
         assert done.wait(30)
 
 
+def test_the_first_step_waits_for_the_interval_if_asked_to():
+    done = threading.Semaphore(0)
+    with repeated(done.release, 0.2, at_once=False):
+        assert not done.acquire(blocking=False)
+        assert done.acquire(timeout=30)
+
+
 def test_an_error_in_the_block_ends_the_thread_too():
     n_threads = threading.active_count()
     try:

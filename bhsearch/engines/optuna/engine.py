@@ -75,6 +75,7 @@ class OptunaEngine:
         self._agrees = False  # whether the distributions agree with those in the storage
         self._running: dict[int, optuna.Trial] = {}
         self._reported: set[int] = set()  # steps that the running trial has reported
+        self._just_read: list[FrozenTrial] | None = None  # what `trials` has read, until the next call
 
     @retry_while_unavailable
     def ask(
@@ -84,10 +85,12 @@ class OptunaEngine:
 
         The sampler is seeded from the seed of the study and the number of trials so far, so that a resumed study
         samples the same points as an uninterrupted one. Trials for which `is_ignored_on_resume` is true are not
-        counted.
+        counted. The trials are not read again right after `trials`, which a worker calls within the same lock.
         """
-        trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False)
-        self._history.update(trials)
+        trials, self._just_read = self._just_read, None
+        if trials is None:
+            trials = self._study.get_trials(deepcopy=False)
+            self._history.update(trials)
         history, allows, joints = self._history, None, self._decided_joints()
         if math.isfinite(seconds_left):
             costs = FeatureCosts.of_record(self.costs())
@@ -98,6 +101,7 @@ class OptunaEngine:
         kept = {"owner": this_process(), **(notes or {})}
         trial = self._start(point, trials, kept)
         self._running, self._reported = {trial.number: trial}, set()
+        self._heartbeats.begin(trial.number)
         return Trial(trial.number, RUNNING, trial.params, notes=kept)
 
     def _decided_joints(self) -> Joints:
@@ -130,7 +134,7 @@ class OptunaEngine:
         return next((point for point in points if not self._history.has_tried(point)), None)
 
     def _start(self, point: Params | None, trials: Sequence[FrozenTrial], notes: dict[str, Any]) -> optuna.Trial:
-        """Start a trial as `optuna.Study.ask` does, but store the notes when the trial is created.
+        """Start a trial as `optuna.Study.ask` does, but store notes and first heartbeat when the trial is created.
 
         A process that is killed right after this step thus leaves no trial without an owner.
         """
@@ -146,6 +150,7 @@ class OptunaEngine:
             trial_id = storage.create_new_trial(study._study_id, template)
         else:
             attributes.keep_notes(study._storage, trial_id, notes)
+            self._heartbeats.beat(study._storage.get_trial_number_from_id(trial_id))
         observed = ObservedStudy(study, storage, trials, self._history.observations)
         trial = optuna.Trial(cast(optuna.Study, observed), trial_id)
         for name, values in self._distributions.items():
@@ -162,6 +167,7 @@ class OptunaEngine:
         A step that has already been reported is ignored; steps repeat if a trial is restarted after it ran out of
         memory.
         """
+        self._just_read = None
         value = pruner_inputs(self._pruner, report, self._steps_per_fold)
         if value is None or value[0] in self._reported:
             return False
@@ -205,17 +211,30 @@ class OptunaEngine:
         Raises:
             TrialAlreadyEnded: If the trial has ended with another state or score.
         """
-        storage = self._study._storage
+        storage, self._just_read = self._study._storage, None
         trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
         try:
-            attributes.keep_notes(storage, trial_id, notes)
-            _tell_with_warning(self._study, number, value, state)  # `tell` would read the trial once more
+            if number in self._running and (value is None or math.isfinite(value)):
+                self._end_own(self._running[number], state, value, notes)
+            else:
+                attributes.keep_notes(storage, trial_id, notes)
+                _tell_with_warning(self._study, number, value, state)  # `tell` would read the trial once more
         except (UpdateFinishedTrialError, ValueError):
             ended = storage.get_trial(trial_id)
             if not ended.state.is_finished():
                 raise
             if ended.state != state or (state == TrialState.COMPLETE and ended.value != value):
                 raise TrialAlreadyEnded from None
+
+    def _end_own(self, own: optuna.Trial, state: TrialState, value: float | None, notes: dict[str, Any]) -> None:
+        """End a trial of this engine as `optuna.Study.tell` does, but in one operation, and without reading it."""
+        frozen = own._cached_frozen_trial
+        values = None if value is None else [value]
+        if state == TrialState.PRUNED and frozen.intermediate_values:
+            last = frozen.intermediate_values[max(frozen.intermediate_values)]
+            values = None if math.isnan(last) else [last]
+        self._study.sampler.after_trial(self._study, frozen, state, values)
+        attributes.end_trial(self._study._storage, own._trial_id, state, values, notes)
 
     @property
     def beat_seconds(self) -> float | None:
@@ -235,7 +254,8 @@ class OptunaEngine:
     @retry_while_unavailable
     def trials(self) -> list[Trial]:
         """Return all trials, ordered by number."""
-        return self._history.update(self._study.get_trials(deepcopy=False))
+        self._just_read = self._study.get_trials(deepcopy=False)
+        return self._history.update(self._just_read)
 
     @retry_while_unavailable
     def costs(self) -> dict[str, Any]:

@@ -286,12 +286,12 @@ class Worker:
 
     @contextmanager
     def _beating(self, number: int) -> Iterator[None]:
-        """Send heartbeats during the block, if the engine needs them."""
+        """Send heartbeats during the block, if the engine needs them; `ask` has sent the first one."""
         every = self._engine.beat_seconds
         if every is None:
             yield
             return
-        with repeated(lambda: self._engine.beat(number), every):
+        with repeated(lambda: self._engine.beat(number), every, at_once=False):
             yield
 
 

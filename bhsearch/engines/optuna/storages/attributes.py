@@ -8,9 +8,8 @@ parameters of a trial at once, so this module uses private names of Optuna.
 from __future__ import annotations
 
 import copy
-import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -20,11 +19,12 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from bhsearch.engines.optuna.storages.journal import set_attributes, set_params
+from bhsearch.engines.optuna.storages import journal
+from bhsearch.engines.optuna.storages.database import Database, replace_rows
 
 METRIC = "auc"
 _FOR_PEOPLE = frozenset(("seconds", "reason", "retry_of", "auc_low", "auc_high", "ms_per_image"))
@@ -61,16 +61,41 @@ def keep_notes(storage: BaseStorage, trial_id: int, notes: Mapping[str, Any]) ->
     if isinstance(backend, RDBStorage):
         with _create_scoped_session(backend.scoped_session) as session:
             _check_running(backend, session, trial_id)
-            _replace_rows(session, models.TrialUserAttributeModel, trial_id, shown)
-            _replace_rows(session, models.TrialSystemAttributeModel, trial_id, hidden)
+            replace_rows(session, models.TrialUserAttributeModel, trial_id, shown)
+            replace_rows(session, models.TrialSystemAttributeModel, trial_id, hidden)
         return
     if isinstance(storage, JournalStorage):
-        set_attributes(storage, trial_id, shown, hidden)
+        journal.set_attributes(storage, trial_id, shown, hidden)
         return
     for key, value in shown.items():
         storage.set_trial_user_attr(trial_id, key, value)
     for key, value in hidden.items():
         storage.set_trial_system_attr(trial_id, key, value)
+
+
+def end_trial(
+    storage: BaseStorage, trial_id: int, state: TrialState, values: Sequence[float] | None, notes: Mapping[str, Any]
+) -> None:
+    """End a trial and store notes with it: in a database or a journal both or nothing.
+
+    Args:
+        storage: Storage of the study.
+        trial_id: Trial that has not ended.
+        state: State of the ended trial.
+        values: Values of the objective; None if it has none.
+        notes: Notes to add.
+
+    Raises:
+        UpdateFinishedTrialError: If the trial has ended.
+    """
+    backend = _backend(storage)
+    if isinstance(backend, Database):
+        backend.end_trial(trial_id, state, values, *of_notes(notes))
+    elif isinstance(storage, JournalStorage):
+        journal.end_trial(storage, trial_id, state, values, *of_notes(notes))
+    else:
+        keep_notes(storage, trial_id, notes)
+        storage.set_trial_state_values(trial_id, state, values)
 
 
 def notes_of(trial: FrozenTrial) -> dict[str, Any]:
@@ -132,7 +157,7 @@ class NewTrialStorage:
                     for row in self._collected:
                         backend._set_trial_param_without_commit(session, *row)
         elif isinstance(self._storage, JournalStorage):
-            set_params(self._storage, self._collected)
+            journal.set_params(self._storage, self._collected)
         else:
             for row in self._collected:
                 self._storage.set_trial_param(*row)
@@ -169,25 +194,10 @@ def add_to_ended(storage: BaseStorage, trial_id: int, notes: Mapping[str, str]) 
     if not isinstance(backend, RDBStorage):
         return
     with Session(backend.engine) as session, session.begin():
-        _replace_rows(session, models.TrialUserAttributeModel, trial_id, notes)
+        replace_rows(session, models.TrialUserAttributeModel, trial_id, notes)
 
 
 def _check_running(backend: RDBStorage, session: Session, trial_id: int) -> None:
     """Raise UpdateFinishedTrialError if a trial has ended."""
     state: Any = models.TrialModel.find_or_raise_by_id(trial_id, session).state
     backend.check_trial_is_updatable(trial_id, state)
-
-
-def _replace_rows(
-    session: Session,
-    model: type[models.TrialUserAttributeModel | models.TrialSystemAttributeModel],
-    trial_id: int,
-    attributes: Mapping[str, Any],
-) -> None:
-    """Set attributes of a trial, with two statements for all of them."""
-    if attributes:
-        session.query(model).filter(model.trial_id == trial_id, model.key.in_(list(attributes))).delete()
-        rows = [
-            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()
-        ]
-        session.execute(insert(model), rows)

@@ -19,6 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
 
+from bhsearch.engines.optuna.storages.database import Database
 from bhsearch.engines.optuna.storages.guard import FileGuard
 from bhsearch.engines.optuna.storages.heartbeats import BEAT_SECONDS, GRACE_SECONDS
 from bhsearch.engines.optuna.storages.journal import JournalFile, open_journal
@@ -178,12 +179,14 @@ def _open(url: str) -> optuna.storages.BaseStorage:
     in_wal = file is not None and _in_wal(file)
     # A database server may have clients on other hosts, where a process id is meaningless, so heartbeats are needed.
     every, grace = (None, None) if is_sqlite else (BEAT_SECONDS, GRACE_SECONDS)
-    pool = {"pool_pre_ping": True}  # detects a connection that the server has closed before it is used
+    # A connection that the server has closed is detected before it is used. Each process keeps one connection
+    # open, since the number of connections to a server limits the number of workers.
+    pool = {"pool_pre_ping": True, "pool_size": 1}
     escaped = url.replace("{", "{{").replace("}", "}}")  # Optuna passes the URL through `str.format`
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are stable within the pinned Optuna versions
         with _keep_loggers():
-            storage = optuna.storages.RDBStorage(escaped, pool, heartbeat_interval=every, grace_period=grace)
+            storage = Database(escaped, pool, heartbeat_interval=every, grace_period=grace)
     if in_wal:
         # Commits write the log without waiting for the disk to flush, which halves the storage time per trial.
         # Commits of a process that is killed later are not lost.

@@ -29,6 +29,9 @@ class Heartbeats(Protocol):
     def seconds(self) -> float | None:
         """Interval between two heartbeats; None if other machines cannot reach the storage, so that none are needed."""
 
+    def begin(self, number: int) -> None:
+        """Record that a trial of this process has been created, unless the storage has done that."""
+
     def beat(self, number: int) -> None:
         """Record that a running trial is alive."""
 
@@ -38,6 +41,9 @@ class Heartbeats(Protocol):
 
 class _NoHeartbeats:
     seconds = None
+
+    def begin(self, number: int) -> None:
+        """See `Heartbeats`."""
 
     def beat(self, number: int) -> None:
         """See `Heartbeats`."""
@@ -53,6 +59,9 @@ class _DatabaseHeartbeats:
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
         self.seconds: float | None = cast(BaseHeartbeat, study._storage).get_heartbeat_interval()
+
+    def begin(self, number: int) -> None:
+        """Do nothing: `Database` creates a trial with its first heartbeat."""
 
     def beat(self, number: int) -> None:
         """See `Heartbeats`."""
@@ -79,6 +88,10 @@ class _Leases:
         self._own: Path | None = None
         self._missing: dict[str, float] = {}  # when a lease was first found missing, by its name
         self.seconds: float | None = BEAT_SECONDS
+
+    def begin(self, number: int) -> None:
+        """See `Heartbeats`."""
+        self.beat(number)
 
     def beat(self, number: int) -> None:  # noqa: ARG002
         """See `Heartbeats`."""

@@ -14,6 +14,7 @@ import os
 import time
 import uuid
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock, get_lock_file
 from optuna.storages.journal._storage import JournalOperation
+from optuna.trial import TrialState
 
 from bhsearch.engines.optuna.storages.guard import FileGuard
 from bhsearch.errors import PlaceError, StudyError
@@ -183,10 +185,38 @@ def set_attributes(storage: JournalStorage, trial_id: int, shown: Mapping[str, A
     Raises:
         UpdateFinishedTrialError: If the trial has ended.
     """
-    users, systems = JournalOperation.SET_TRIAL_USER_ATTR, JournalOperation.SET_TRIAL_SYSTEM_ATTR
-    rows = [{"op_code": users, "trial_id": trial_id, "user_attr": {key: value}} for key, value in shown.items()]
-    rows += [{"op_code": systems, "trial_id": trial_id, "system_attr": {key: value}} for key, value in hidden.items()]
-    _append(storage, rows)
+    _append(storage, _attribute_rows(trial_id, shown, hidden))
+
+
+def end_trial(
+    storage: JournalStorage,
+    trial_id: int,
+    state: TrialState,
+    values: Sequence[float] | None,
+    shown: Mapping[str, Any],
+    hidden: Mapping[str, Any],
+) -> None:
+    """End a trial and store user attributes and system attributes with it, in one operation of the file.
+
+    Args:
+        storage: The journal.
+        trial_id: Trial that has not ended.
+        state: State of the ended trial.
+        values: Values of the objective; None if it has none.
+        shown: User attributes.
+        hidden: System attributes.
+
+    Raises:
+        UpdateFinishedTrialError: If the trial has ended.
+    """
+    end = {
+        "op_code": JournalOperation.SET_TRIAL_STATE_VALUES,
+        "trial_id": trial_id,
+        "state": state,
+        "values": values,
+        "datetime_complete": datetime.now(tz=UTC).isoformat(timespec="microseconds"),
+    }
+    _append(storage, [*_attribute_rows(trial_id, shown, hidden), end])
 
 
 def set_params(storage: JournalStorage, params: Iterable[tuple[int, str, float, BaseDistribution]]) -> None:
@@ -211,6 +241,14 @@ def set_params(storage: JournalStorage, params: Iterable[tuple[int, str, float, 
         for trial_id, name, value, values in params
     ]
     _append(storage, rows)
+
+
+def _attribute_rows(trial_id: int, shown: Mapping[str, Any], hidden: Mapping[str, Any]) -> list[dict[str, Any]]:
+    users, systems = JournalOperation.SET_TRIAL_USER_ATTR, JournalOperation.SET_TRIAL_SYSTEM_ATTR
+    rows = [{"op_code": users, "trial_id": trial_id, "user_attr": {key: value}} for key, value in shown.items()]
+    return rows + [
+        {"op_code": systems, "trial_id": trial_id, "system_attr": {key: value}} for key, value in hidden.items()
+    ]
 
 
 def _append(storage: JournalStorage, operations: Sequence[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from bhsearch.engines.optuna.storages import journal
 from bhsearch.engines.optuna.storages.connection import connect
-from bhsearch.engines.optuna.storages.journal import JournalFile, JournalLock, set_attributes
+from bhsearch.engines.optuna.storages.journal import JournalFile, JournalLock, end_trial, set_attributes
 from bhsearch.engines.optuna.study_store import STORE
 from bhsearch.errors import LostStorageError, MissingError, PlaceError, SettingsError, StudyError
 from bhsearch.runtime.processes import this_process
@@ -217,3 +217,25 @@ def test_attributes_of_a_trial_that_has_ended_are_refused_and_later_calls_are_no
     assert study.ask().number == 1
     assert study.trials[0].user_attrs == study.trials[0].system_attrs == {}
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE, TrialState.RUNNING]
+
+
+def test_a_trial_and_its_attributes_end_in_one_operation_of_the_file(tmp_path, monkeypatch):
+    storage = connect(f"journal:{tmp_path}/studies.log")
+    study = optuna.create_study(storage=storage, study_name="one")
+    trial, appended = study.ask(), []
+    append = JournalFile.append_logs
+    monkeypatch.setattr(JournalFile, "append_logs", lambda self, rows: appended.append(len(rows)) or append(self, rows))
+    end_trial(storage, trial._trial_id, TrialState.COMPLETE, [0.75], {"seconds": 1.5}, {"hidden": 1})
+    assert appended == [3]
+    plain = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "studies.log")))
+    (found,) = optuna.load_study(storage=plain, study_name="one").trials
+    assert (found.state, found.value, found.user_attrs, found.system_attrs["hidden"]) == (
+        TrialState.COMPLETE,
+        0.75,
+        {"seconds": 1.5},
+        1,
+    )
+    assert found.datetime_complete >= found.datetime_start
+    with pytest.raises(UpdateFinishedTrialError):
+        end_trial(storage, trial._trial_id, TrialState.FAIL, None, {"reason": "late"}, {})
+    assert study.trials[0].user_attrs == {"seconds": 1.5}
