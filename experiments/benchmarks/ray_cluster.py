@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,12 +85,17 @@ def started(
             sys.exit((folder / "output").read_text())
 
 
-def trials_of(storage: str) -> list[Any]:
-    """Trials of the study; none if it does not exist yet."""
+@contextmanager
+def connected(storage: str) -> Iterator[Callable[[], list[Any]]]:
+    """A function that returns the trials of the study; none if it does not exist yet."""
     opened = optuna.storages.RDBStorage(storage)
-    try:
+
+    def trials() -> list[Any]:
         names = optuna.get_all_study_names(opened)
         return optuna.load_study(study_name=STUDY, storage=opened).trials if STUDY in names else []
+
+    try:
+        yield trials
     finally:
         opened.remove_session()
         opened.engine.dispose()
@@ -100,11 +105,14 @@ def lose_a_node(folder: Path, database: Postgres, n_trials: int) -> None:
     """Run a study of which a node is lost after a third of the trials, and print what is left."""
     storage = database.new_database()
     with mlflow_server(folder / "server") as server, ray_cluster() as cluster:
-        with started(folder / "work", cluster, storage, server.uri, "--workers", "2", "--trials", str(n_trials)):
-            while sum(trial.state.is_finished() for trial in trials_of(storage)) < n_trials // 3:
+        words = ["--workers", "2", "--trials", str(n_trials)]
+        with started(folder / "work", cluster, storage, server.uri, *words), connected(storage) as read:
+            while sum(trial.state.is_finished() for trial in read()) < n_trials // 3:
                 time.sleep(0.1)
-            lost = cluster.lose(lambda: trials_of(storage))
-        trials, runs = trials_of(storage), Store(folder / "server", server.uri).children()
+            lost = cluster.lose(read)
+        with connected(storage) as read:
+            trials = read()
+        runs = Store(folder / "server", server.uri).children()
     states = Counter(trial.state.name for trial in trials)
     retried = [trial.user_attrs["retry_of"] for trial in trials if "retry_of" in trial.user_attrs]
     print("| after a lost node | |\n| --- | --- |")
@@ -127,7 +135,8 @@ def trials_a_second(folder: Path, database: Postgres, n_workers: int, *words: st
         started(folder / "work", cluster, storage, server.uri, "--workers", str(n_workers), *words),
     ):
         pass
-    trials = trials_of(storage)
+    with connected(storage) as read:
+        trials = read()
     assert {trial.state.name for trial in trials} == {"COMPLETE"}
     owners = {(owner["host"], owner["pid"]) for owner in (t.system_attrs["bhsearch:owner"] for t in trials)}
     assert len(owners) == n_workers, owners

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import optuna
 import pytest
 
 from tests.faults.mlflow_server import mlflow_server
 from tests.faults.whole import assert_whole, trials_in
-from tests.studies import Store, arguments, environment, wait_for
+from tests.studies import STUDY, Store, arguments, environment, wait_for
 from tests.study.workers.launchers.ray_cluster import ray_cluster
 
 N_TRIALS, N_BEFORE = 60, 20
@@ -27,6 +30,17 @@ def holders_of(secret: bytes, folders: list[Path]) -> list[str]:
         except OSError:  # a process that has ended, or a socket
             continue
     return found
+
+
+@contextmanager
+def closing_study(storage: str) -> Iterator[optuna.Study]:
+    """The study, by one connection that is closed at the end."""
+    opened = optuna.storages.RDBStorage(storage)
+    try:
+        yield optuna.load_study(study_name=STUDY, storage=opened)
+    finally:
+        opened.remove_session()
+        opened.engine.dispose()
 
 
 @pytest.mark.faults
@@ -47,7 +61,8 @@ def test_a_lost_node_loses_no_trial_and_no_secret_is_shown(tmp_path, database_se
         ) as command:
             wait_for(lambda: sum(trial.state.is_finished() for trial in trials_in(storage)) >= N_BEFORE, command)
             shown = holders_of(password, [])
-            lost = cluster.lose(lambda: trials_in(storage))
+            with closing_study(storage) as study:  # connecting anew takes longer than some trials
+                lost = cluster.lose(study.get_trials)
             cluster.add()
             output = command.communicate(timeout=250)[0]
         assert command.returncode == 0, output

@@ -180,11 +180,12 @@ class RunWriter:
         run = self._client.create_run(
             self.experiment_id,
             record["started_ms"],
-            tags | self._retry_tags(record),
+            tags if record.get("retry_of") is None else {**tags, RETRY_OF: str(record["retry_of"])},
             keys.trial_name(number, record["params"]),
         )
         self._done[number] = run
         run_id = str(run.info.run_id)
+        self._link_retries(run_id, record)
         # The model is logged before the metrics, so that they can name it.
         model_id = self._log_model(run_id, message) if tags.get(MODEL) == KEPT else None
         self._log_facts(run_id, record, note, _metrics(record, values, model_id))
@@ -255,15 +256,22 @@ class RunWriter:
             reason = (str(error).splitlines() or [repr(error)])[0]
             self._say(f"MLflow could not be given the views of the trials, only their runs: {reason}")
 
-    def _retry_tags(self, record: TrialRecord) -> dict[str, str]:
-        """Return the tags of a retry, with number and run of the retried trial; empty for other trials."""
+    def _link_retries(self, run_id: str, record: TrialRecord) -> None:
+        """Tag the run of a retry with the run of the retried trial, whichever of the two is logged first.
+
+        Uploaders of several commands may log them at the same time. Each looks for the other run after it has created
+        its own, so that one of them finds both.
+        """
         number = record.get("retry_of")
-        if number is None:
-            return {}
-        if number not in self._done:
-            self._done |= runs_of_trials(self._client, self.experiment_id, self._record["uid"], number)
-        run = self._done.get(number)
-        return {RETRY_OF: str(number)} | ({RETRY_OF_RUN: run.info.run_id} if run is not None else {})
+        if number is not None:
+            if number not in self._done:
+                self._done |= runs_of_trials(self._client, self.experiment_id, self._record["uid"], number)
+            if number in self._done:
+                self._client.set_tag(run_id, RETRY_OF_RUN, self._done[number].info.run_id)
+        if record["state"] == FAILED:
+            which = f"tags.`{UID}` = '{self._record['uid']}' and tags.`{RETRY_OF}` = '{record['number']}'"
+            for retry in self._client.search_runs([self.experiment_id], which):
+                self._client.set_tag(retry.info.run_id, RETRY_OF_RUN, run_id)
 
     def _delete(self, run_id: str) -> None:
         """Delete an incompletely written run, and its models."""

@@ -91,6 +91,23 @@ def test_a_failed_trial_is_a_failed_run_with_its_reason(client, outbox, tmp_path
     assert run.data.metrics == {}
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_retry_names_the_run_of_its_trial_whichever_is_logged_first(client, outbox, tmp_path, order):
+    """The uploader of a command may send a trial of a dead worker after another uploader has sent the retry."""
+    first, retry = outbox.trial(0), outbox.trial(1)
+    failed = {key: first.record[key] for key in ("number", "params", "started_ms", "ended_ms")}
+    messages = [
+        replace(first, record=failed | {"state": "FAIL", "reason": "its process died"}, arrays={}),
+        replace(retry, record=retry.record | {"retry_of": 0}),
+    ]
+    for number in order:  # each by an uploader of its own
+        RunWriter(client, outbox.study()).log_trial(messages[number])
+    runs = Store(tmp_path).children()
+    assert runs[1].data.tags["bhsearch.retry_of"] == "0"
+    assert runs[1].data.tags["bhsearch.retry_of_run"] == runs[0].info.run_id
+    assert "bhsearch.retry_of" not in runs[0].data.tags
+
+
 def test_runs_have_the_times_of_their_trials(client, outbox, tmp_path):
     """They are logged later, and by another process."""
     log(RunWriter(client, outbox.study()), outbox, 1)

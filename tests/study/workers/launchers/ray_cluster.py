@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+_SECONDS = 60  # time to find a trial that runs on a node
+
 
 class RayCluster:
     """A running cluster.
@@ -54,7 +56,7 @@ class RayCluster:
         """Lose the node that was added last, at once, with all processes on it, while a trial runs there.
 
         Args:
-            trials: Returns the trials of the study.
+            trials: Returns the trials of the study, quickly, because workers on other nodes go on meanwhile.
 
         Returns:
             Number of the trial.
@@ -62,7 +64,9 @@ class RayCluster:
         node = self._more.pop()
         (info,) = node.all_processes["raylet"]
         raylet = psutil.Process(info.process.pid)
+        end = time.monotonic() + _SECONDS
         while True:
+            assert time.monotonic() < end, "no trial was seen running on the node"
             processes = [raylet, *raylet.children(recursive=True)]
             _signal(processes, signal.SIGSTOP)  # none may notice the end of another and do something about it
             pids = {process.pid for process in processes}

@@ -116,6 +116,7 @@ def test_a_dry_run_shows_the_command_and_no_secret(tmp_path):
     assert "s3cr3t" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_study_survives_a_lost_node(tmp_path, cluster):
     storage = f"journal:{tmp_path}/studies.log"
     with begin(tmp_path, cluster, storage, "--trials", "80") as command:
