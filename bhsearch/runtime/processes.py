@@ -38,6 +38,15 @@ def python_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-c", _START, str(folder), module, *arguments]
 
 
+def own_command() -> list[str]:
+    """Return the command line of `bhsearch` with this Python, for scripts that people read.
+
+    Unlike `python_command`, it requires that the package is installed, or on `PYTHONPATH`. The working directory is
+    kept off `sys.path`, too.
+    """
+    return [sys.executable, "-P", "-m", "bhsearch"]
+
+
 def this_process() -> dict[str, Any]:
     """Return host, process id and start time of this process as a JSON-compatible dict.
 

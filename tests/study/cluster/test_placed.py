@@ -95,6 +95,7 @@ def test_workers_elsewhere_run_the_trials_and_the_command_ranks_them(place):
     assert place.workers() == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_its_trial_is_run_again(place):
     process = place.start(trials=40)
     wait_for(lambda: len(place.finished()) > 2, process)
@@ -111,6 +112,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_is_run_again(place):
     assert sorted(dead) == sorted(retried)
 
 
+@pytest.mark.slow
 def test_workers_that_fail_again_and_again_end_the_command(place):
     process = place.start(trials=400)
 
@@ -128,6 +130,7 @@ def test_workers_that_fail_again_and_again_end_the_command(place):
     assert place.workers() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(place):
     process = place.start(trials=400)
     wait_for(lambda: len(place.finished()) > 1, process)
@@ -143,6 +146,7 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(place):
     assert len(place.finished()) == n_before + 2
 
 
+@pytest.mark.slow
 def test_the_time_limit_ends_workers_and_command(place):
     code, out, err = ended(place.start(trials=4000, timeout=20))
     assert code == 130, out + err
@@ -151,6 +155,7 @@ def test_the_time_limit_ends_workers_and_command(place):
     assert 0 < len(place.finished()) < 4000
 
 
+@pytest.mark.slow
 def test_a_command_that_does_not_wait_leaves_its_workers(place):
     code, out, err = ended(place.start("--no-wait", trials=5))
     assert code == 0, out + err
@@ -208,6 +213,7 @@ def test_a_worker_that_only_runs_trials_and_is_ended_says_so(place):
     assert "Proposed" not in out
 
 
+@pytest.mark.slow
 def test_parts_of_a_tracked_study_leave_no_outbox(tmp_path):
     done = run(tmp_path, *arguments(trials=2, only="trials"))
     assert done.returncode == 0, done.stdout + done.stderr

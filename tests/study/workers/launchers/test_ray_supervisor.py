@@ -58,6 +58,7 @@ def test_a_folder_that_is_missing_is_an_error_of_the_input(tmp_path):
     assert "missing" in worker.new_lines()[0]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_started_again_and_a_stopped_one_is_not(tmp_path, study):
     worker = supervisor(tmp_path, study)
     thread, codes = in_thread(worker)
@@ -76,6 +77,7 @@ def test_a_killed_worker_is_started_again_and_a_stopped_one_is_not(tmp_path, stu
     assert len(states) < 300
 
 
+@pytest.mark.slow
 def test_a_worker_ends_after_the_process_that_started_it(tmp_path, study):
     """Else a lost Ray node would leave a worker that nobody knows of."""
     program = (

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bhsearch.config.loading import to_toml
 from bhsearch.errors import SettingsError
+from bhsearch.runtime.processes import own_command
 from bhsearch.study.workers.launchers.jobs import FEATURES, SUMMARY, StudyJobs
 from bhsearch.study.workers.launchers.slurm.options import WORKERS, directives, has_controls, max_running, setup
 
@@ -129,7 +129,7 @@ class JobFiles:
             words = jobs.features(config, _ENCODER)
         else:
             words = {FEATURES: lambda: jobs.features(config), WORKERS: jobs.worker, SUMMARY: jobs.summary}[part]()
-        lines.append(f"exec {shlex.join([sys.executable, '-m', 'bhsearch'])} {_command(words)}")
+        lines.append(f"exec {shlex.join(own_command())} {_command(words)}")
         return "\n".join(lines) + "\n"
 
 

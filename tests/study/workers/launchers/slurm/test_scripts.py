@@ -75,10 +75,10 @@ def test_the_jobs_do_the_parts_of_the_study(tmp_path):
     settings = str(made.jobs.folder / "settings.toml")
     for index, encoder in enumerate(("staintex-s", "cnn")):
         words, storage, _ = run_script(made, "features", SLURM_ARRAY_TASK_ID=str(index))
-        assert words == ["-m", "bhsearch", *made.jobs.features(settings, encoder)]
+        assert words == ["-P", "-m", "bhsearch", *made.jobs.features(settings, encoder)]
         assert storage == made.jobs.variables["BHSEARCH_STORAGE"]
-    assert run_script(made, "workers")[0] == ["-m", "bhsearch", *made.jobs.worker()]
-    assert run_script(made, "summary")[0] == ["-m", "bhsearch", *made.jobs.summary()]
+    assert run_script(made, "workers")[0] == ["-P", "-m", "bhsearch", *made.jobs.worker()]
+    assert run_script(made, "summary")[0] == ["-P", "-m", "bhsearch", *made.jobs.summary()]
     assert tomllib.loads(Path(settings).read_text())["study"] == "mine"
 
 
@@ -95,7 +95,7 @@ def test_a_study_without_encoders_has_one_features_task(tmp_path):
     made.write()
     assert "#SBATCH --array=0-0" in lines_of(made, "features")
     words, _, _ = run_script(made, "features", SLURM_ARRAY_TASK_ID="0")
-    assert words == ["-m", "bhsearch", *made.jobs.features(str(made.jobs.folder / "settings.toml"))]
+    assert words == ["-P", "-m", "bhsearch", *made.jobs.features(str(made.jobs.folder / "settings.toml"))]
 
 
 def test_the_setup_runs_after_the_environment_and_before_the_command(tmp_path):
@@ -124,7 +124,7 @@ def test_any_name_and_any_value_reach_the_command_as_they_are(tmp_path_factory, 
     assert words[-3:] == [f"features:{encoders[-1]}", "--workers", "0"]
     assert Path(words[words.index("--config") + 1]).samefile(made.jobs.folder / "settings.toml")
     assert storage == value
-    assert run_script(made, "workers")[0] == ["-m", "bhsearch", *made.jobs.worker()]
+    assert run_script(made, "workers")[0] == ["-P", "-m", "bhsearch", *made.jobs.worker()]
 
 
 def test_the_printed_lines_submit_the_jobs_and_hide_passwords_from_slurm(tmp_path):
