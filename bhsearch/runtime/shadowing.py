@@ -36,7 +36,7 @@ NEEDED = frozenset(
     optree optuna packaging pandas platformdirs psutil psycopg psycopg_binary pyarrow pydantic pydantic_core
     pygments pyparsing ray referencing requests rich rpds safetensors scipy shellingham six sklearn smmap sniffio
     sqlalchemy sqlparse starlette tensorflow termcolor threadpoolctl tifffile tqdm traitlets truststore typer
-    typing_extensions typing_inspection urllib3 wrapt yaml zipp
+    typing_extensions typing_inspection urllib3 wcwidth wrapt yaml zipp
     """.split()  # noqa: SIM905
 )
 _SUFFIXES = (".py", ".pyc", *_imp.extension_suffixes())
