@@ -2,11 +2,26 @@
 
 from bhsearch.config.loading import load_settings, portable
 from bhsearch.config.option import option_of
-from bhsearch.config.settings import AUTO_WORKERS, DATA_SETTINGS, VECTORS, Settings, encoder_names, model_limit
+from bhsearch.config.settings import (
+    ALL,
+    AUTO_WORKERS,
+    DATA_SETTINGS,
+    FEATURES,
+    SUMMARY,
+    TRIALS,
+    VECTORS,
+    Settings,
+    encoder_names,
+    model_limit,
+)
 
 __all__ = [
+    "ALL",
     "AUTO_WORKERS",
     "DATA_SETTINGS",
+    "FEATURES",
+    "SUMMARY",
+    "TRIALS",
     "VECTORS",
     "Settings",
     "encoder_names",

@@ -72,7 +72,8 @@ class DataSettings:
 
 
 AUTO_WORKERS = "auto"  # value of `--workers-per-gpu`
-PARTS = ("all", "features", "trials", "summary")  # values of `--only`, without the name of a backbone
+# Values of `--only`, without the name of a backbone.
+ALL, FEATURES, TRIALS, SUMMARY = PARTS = ("all", "features", "trials", "summary")
 VECTORS = "features:"  # before the path of a file of `--features`, in the name of its backbone
 DATA_SETTINGS = tuple(field.name for field in fields(DataSettings))
 
@@ -326,7 +327,7 @@ class ExecutionSettings:
     dry_run: bool = setting(False, "Write the files of a cluster's jobs, and submit nothing.", belongs_to_command=True)
     wait: bool = setting(True, "Wait for the jobs of a cluster, and show their progress.", belongs_to_command=True)
     only: str = setting(
-        "all",
+        ALL,
         "Part of the work: all; features, or features:BACKBONE, without trials; trials without the final ranking; "
         "summary without trials.",
         "PART",
@@ -439,7 +440,7 @@ def check_part(only: str) -> None:
         SettingsError: If it is unknown.
     """
     part, sign, backbone = only.partition(":")
-    if part not in PARTS or (sign and (part != "features" or not backbone)):
+    if part not in PARTS or (sign and (part != FEATURES or not backbone)):
         raise SettingsError(f"--only must be all, features, features:BACKBONE, trials or summary, but got {only!r}.")
 
 

@@ -40,6 +40,16 @@ def prepare_environment() -> None:
         os.environ.setdefault("MPLCONFIGDIR", str(private_folder() / "matplotlib"))
 
 
+def write_private(file: Path, text: str) -> None:
+    """Write a file that only its owner can read at any time, in place of an earlier one, whose mode may be another."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.write(text)
+    draft.replace(file)
+
+
 def user_name() -> str:
     """Return the name of the user, or `uid12345` for a user without an entry in the user database."""
     import getpass

@@ -6,7 +6,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-from bhsearch.config import Settings
+from bhsearch.config import ALL, FEATURES, SUMMARY, TRIALS, Settings
 from bhsearch.data.arrays import Float32Array
 from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError, LostStorageError
@@ -36,14 +36,13 @@ from bhsearch.study.outcome.result import StudyResult
 from bhsearch.study.payloads import study_record
 from bhsearch.study.plan import make_plan
 from bhsearch.study.session import StudySession, best_of, n_finished
-from bhsearch.study.workers.launchers.jobs import FEATURES, SUMMARY, TRIALS, ClusterLauncher
+from bhsearch.study.workers.launchers.jobs import ClusterLauncher
 from bhsearch.study.workers.messages import WorkerTask
 from bhsearch.study.workers.pool import WorkerEvents, WorkerPool, n_workers
 from bhsearch.study.workers.worker import STOPPED, TIME, TrialCallbacks, Worker
 from bhsearch.tracking.connection import check_store
 from bhsearch.tracking.upload.client import UploaderProcess
 
-ALL = "all"  # value of `--only`
 _RECOVERY_SECONDS = 5.0  # interval between recoveries of dead trials while other commands run the last trials
 
 

@@ -58,10 +58,11 @@ def require_store() -> None:
         StudyError: If the database file of the store does not exist, or for a reason of `check_store`.
     """
     check_store()
-    uri = tracking_uri()
-    file = sqlite_file(uri) if uri else Path("mlflow.db")
+    file = store_file()
     if file is not None and not file.exists():
-        where = f"{VARIABLE} is set to {file}, which does not exist" if uri else f"{Path.cwd()} has no mlflow.db"
+        where = (
+            f"{VARIABLE} is set to {file}, which does not exist" if tracking_uri() else f"{Path.cwd()} has no mlflow.db"
+        )
         raise StudyError(
             f"No MLflow store was found: {where}. Use the working directory in which the study was run, set "
             f"{VARIABLE}, or run a study with `python -m bhsearch.run`."

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bhsearch.config import Settings
-from bhsearch.engines.optuna.storages.url import sqlite_file
+from bhsearch.config import ALL, Settings
 from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import SettingsError
 from bhsearch.study.context import FROZEN
@@ -28,7 +27,7 @@ def cluster_launcher(settings: Settings) -> ClusterLauncher | None:
         _require_no_options(settings)
         return None
     name = settings.launcher
-    if settings.only != "all":
+    if settings.only != ALL:
         raise SettingsError(f"--only {settings.only} cannot be used with --launcher {name}, whose jobs do all parts.")
     launcher.check(options_of(settings.launcher_option), dry_run=settings.dry_run)
     if launcher.only_renders and not settings.dry_run:
@@ -49,7 +48,7 @@ def cluster_launcher(settings: Settings) -> ClusterLauncher | None:
             f"--launcher {name} requires --engine optuna, but got --engine {settings.engine}: only Optuna's studies "
             "can be shared by several machines."
         )
-    if sqlite_file(settings.storage) is not None or settings.storage.startswith("sqlite"):
+    if settings.storage.startswith("sqlite"):
         raise SettingsError(
             f"--launcher {name} cannot use the storage {settings.storage}, because several machines must not write to "
             "one SQLite file. Use --storage postgresql+psycopg://USER@HOST/NAME, or --storage journal:PATH in a "

@@ -18,7 +18,7 @@ from bhsearch.study.events import ProgressReporter
 from bhsearch.study.outcome.result import StudyResult
 from bhsearch.study.session import StudySession, best_of, n_finished
 from bhsearch.study.workers.launchers.jobs import ClusterLauncher, Placement, StudyJobs, job_variables, options_of
-from bhsearch.study.workers.worker import DONE, STOPPED, TIME, exceeds_budget, last_failures, stagnated
+from bhsearch.study.workers.worker import DONE, STOPPED, TIME, is_over
 from bhsearch.text import plural
 
 _LOOK_SECONDS = 1.0
@@ -164,12 +164,7 @@ def _require_end(session: StudySession, trials: list[Trial]) -> None:
         RunError: If none is met.
     """
     criteria = session.criteria
-    if (
-        n_finished(trials) >= criteria.trials
-        or stagnated(trials, criteria.stagnation)
-        or exceeds_budget(trials, criteria.budget_seconds)
-        or len(last_failures(trials, criteria.n_before)) >= criteria.max_failures
-    ):
+    if is_over(trials, criteria):
         return
     raise RunError(
         f"All jobs have ended, but only {n_finished(trials)} of {plural(criteria.trials, 'trial')} are finished. Read "

@@ -50,8 +50,6 @@ def grows(settings: Settings) -> bool:
 def gpu_variables(slot: int, gpus: Sequence[str], n_workers: int, *, grows: bool) -> Mapping[str, str]:
     """Return the environment variables that give a worker its GPU and its share of the memory.
 
-    JAX otherwise reserves three quarters of the memory for one process, and TensorFlow nearly all of it.
-
     Args:
         slot: Index of the worker.
         gpus: GPUs in the format of `CUDA_VISIBLE_DEVICES`.
@@ -64,10 +62,18 @@ def gpu_variables(slot: int, gpus: Sequence[str], n_workers: int, *, grows: bool
     sharing = math.ceil(n_workers / len(gpus))
     if grows:
         return variables | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-    if sharing > 1:
-        share = f"{_MEMORY_SHARE / sharing:.3f}"
-        return variables | {"XLA_PYTHON_CLIENT_MEM_FRACTION": share, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-    return variables
+    return {**variables, **memory_variables(1 / sharing)} if sharing > 1 else variables
+
+
+def memory_variables(share: float) -> dict[str, str]:
+    """Return the environment variables with which a worker leaves memory of its GPU to others.
+
+    JAX otherwise reserves three quarters of the memory for one process, and TensorFlow nearly all of it.
+
+    Args:
+        share: Share of the GPU that the worker has, below 1.
+    """
+    return {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{_MEMORY_SHARE * share:.3f}", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 class WorkerGrowth:

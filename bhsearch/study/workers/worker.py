@@ -155,17 +155,12 @@ class Worker:
             with study_lock(self._prepared):
                 trials = self._engine.trials()
                 self._forget_own(trials)
-                missing = self._criteria.trials - sum(trial.counts for trial in trials)
-                if (
-                    missing <= 0
-                    or failed_too_often(trials, self._criteria)
-                    or stagnated(trials, self._criteria.stagnation)
-                    or exceeds_budget(trials, self._criteria.budget_seconds)
-                ):
+                if is_over(trials, self._criteria):
                     return DONE
                 if time.monotonic() > self._deadline:
                     return TIME
-                spare = missing - sum(trial.state == RUNNING and is_alive(trial.owner) for trial in trials)
+                n_running = sum(trial.state == RUNNING and is_alive(trial.owner) for trial in trials)
+                spare = n_missing(trials, self._criteria) - n_running
                 try:
                     trial = self._ask(trials) if spare > 0 else None
                 except SearchExhausted as end:
@@ -293,6 +288,21 @@ class Worker:
             return
         with repeated(lambda: self._engine.beat(number), every, at_once=False):
             yield
+
+
+def n_missing(trials: Sequence[Trial], criteria: StoppingCriteria) -> int:
+    """Return the number of finished trials that a study still needs; not positive if it has all."""
+    return criteria.trials - sum(trial.counts for trial in trials)
+
+
+def is_over(trials: Sequence[Trial], criteria: StoppingCriteria) -> bool:
+    """Return whether a study has all its trials or meets another stopping criterion, other than the time limit."""
+    return (
+        n_missing(trials, criteria) <= 0
+        or failed_too_often(trials, criteria)
+        or stagnated(trials, criteria.stagnation)
+        or exceeds_budget(trials, criteria.budget_seconds)
+    )
 
 
 def failed_too_often(trials: Sequence[Trial], criteria: StoppingCriteria) -> bool:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from bhsearch.config import FEATURES, SUMMARY, TRIALS
+
 STORAGE_VARIABLE = "BHSEARCH_STORAGE"
-FEATURES, TRIALS, SUMMARY = "features", "trials", "summary"  # values of `--only`
 # Beginnings of the environment variables that a worker needs; some contain passwords.
 _PREFIXES = ("BHSEARCH_", "MLFLOW_", "PG", "AWS_", "KERAS_", "OMP_NUM_THREADS")
 

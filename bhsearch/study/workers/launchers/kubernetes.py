@@ -12,7 +12,6 @@ the user creates from a file with mode 0600.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,12 @@ from typing import Any
 
 import yaml
 
+from bhsearch.config import TRIALS
 from bhsearch.config.loading import to_toml
 from bhsearch.data.open_data import is_phantom
 from bhsearch.errors import SettingsError
-from bhsearch.study.workers.launchers.jobs import STORAGE_VARIABLE, TRIALS, Placement, StudyJobs
+from bhsearch.runtime.environment import write_private
+from bhsearch.study.workers.launchers.jobs import STORAGE_VARIABLE, Placement, StudyJobs
 from bhsearch.text import plural
 
 MANIFEST, SECRET_FILE = "job.yaml", "secret.env"
@@ -101,7 +102,7 @@ class KubernetesLauncher:
         try:
             jobs.folder.mkdir(parents=True, exist_ok=True)
             (jobs.folder / MANIFEST).write_text(manifest, encoding="utf-8")
-            _write_private(jobs.folder / SECRET_FILE, secret)
+            write_private(jobs.folder / SECRET_FILE, secret)
         except OSError as error:
             raise SettingsError(f"Cannot write the files of the job in {jobs.folder}: {error.strerror}.") from error
         return _lines(jobs, [name for name in jobs.variables if name not in kept and name not in _places(_DEFAULTS)])
@@ -284,13 +285,6 @@ def _one_line(name: str, value: str) -> str:
     if len(value.splitlines()) > 1:
         raise SettingsError(f"The environment variable {name} has several lines, which a Secret's file cannot contain.")
     return value
-
-
-def _write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner can read, also if it exists with another mode or is a link."""
-    file.unlink(missing_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-        stream.write(text)
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types

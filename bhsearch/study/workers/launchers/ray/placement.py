@@ -16,6 +16,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError
 
 from bhsearch.errors import InputError, RunError, SettingsError
 from bhsearch.runtime.processes import how_it_ended
+from bhsearch.study.workers.gpus import memory_variables
 from bhsearch.study.workers.launchers.jobs import STORAGE_VARIABLE, StudyJobs
 from bhsearch.study.workers.launchers.ray.actor import WorkerActor, versions
 from bhsearch.study.workers.launchers.ray.cluster import (
@@ -164,9 +165,8 @@ class RayPlacement:
         variables = {"OMP_NUM_THREADS": str(max(1, int(num_cpus)))}
         if num_gpus == 0:  # Ray hides no GPU from an actor that has asked for none
             variables["CUDA_VISIBLE_DEVICES"] = ""
-        elif num_gpus < 1:  # frameworks reserve the whole memory of a GPU otherwise
-            variables["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
-            variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * num_gpus:.3f}"
+        elif num_gpus < 1:
+            variables |= memory_variables(num_gpus)
         log = self._jobs.folder / f"worker-{slot}.log"
         kind = ray.remote(WorkerActor).options(
             name=f"{self._prefix}{slot}-{secrets.token_hex(4)}",

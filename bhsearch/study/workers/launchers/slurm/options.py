@@ -6,9 +6,9 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
+from bhsearch.config import FEATURES, SUMMARY
 from bhsearch.config.option import did_you_mean
 from bhsearch.errors import SettingsError
-from bhsearch.study.workers.launchers.jobs import FEATURES, SUMMARY
 
 WORKERS = "workers"
 _PARTS = (FEATURES, WORKERS, SUMMARY)

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from bhsearch.config import FEATURES, SUMMARY
 from bhsearch.errors import InputError, RunError
 from bhsearch.runtime.processes import how_it_ended
-from bhsearch.study.workers.launchers.jobs import FEATURES, SUMMARY
 from bhsearch.study.workers.launchers.slurm import queue
 from bhsearch.study.workers.launchers.slurm.options import WORKERS
 from bhsearch.study.workers.launchers.slurm.queue import QueueAwayError, Task

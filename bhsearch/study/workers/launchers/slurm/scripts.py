@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bhsearch.config import FEATURES, SUMMARY
 from bhsearch.config.loading import to_toml
 from bhsearch.errors import SettingsError
+from bhsearch.runtime.environment import write_private
 from bhsearch.runtime.processes import own_command
-from bhsearch.study.workers.launchers.jobs import FEATURES, SUMMARY, StudyJobs
+from bhsearch.study.workers.launchers.jobs import StudyJobs
 from bhsearch.study.workers.launchers.slurm.options import WORKERS, directives, has_controls, max_running, setup
 
 PARTS = (FEATURES, WORKERS, SUMMARY)  # one job each, in the order of their submission
@@ -65,7 +66,7 @@ class JobFiles:
             folder.mkdir(mode=0o700, exist_ok=True)
             folder.chmod(0o700)  # it may be a folder of the user, who made it readable by others
             (folder / LOGS).mkdir(exist_ok=True)
-            _write_private(folder / ENVIRONMENT, _environment(jobs.variables))
+            write_private(folder / ENVIRONMENT, _environment(jobs.variables))
             (folder / ".gitignore").write_text(f"{ENVIRONMENT}\n{LOGS}/\n", encoding="utf-8")
             (folder / SETTINGS).write_text(to_toml(jobs.settings), encoding="utf-8")
             for part in PARTS:
@@ -150,16 +151,6 @@ def _environment(variables: Mapping[str, str]) -> str:
 def _valid(variables: Mapping[str, str]) -> list[str]:
     """Return the names of variables that a shell can set, in alphabetical order."""
     return sorted(name for name in variables if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name))
-
-
-def _write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner can read at any time, in place of an earlier one."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
-        stream.write(text)
-    draft.replace(file)
 
 
 def _require_supported(folder: Path, study: str) -> None:
