@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from sqlalchemy import URL
 
 USER = "ann"
 _SECONDS = 60  # for a start or a stop; a second is usual
-_SMALL = ("fsync=off", "shared_buffers=32MB", "unix_socket_directories=", "listen_addresses=127.0.0.1")
+_PRIVATE = ("unix_socket_directories=", "listen_addresses=127.0.0.1")
+_SMALL = ("fsync=off", "shared_buffers=32MB")
 
 
 class NoPostgresError(Exception):
@@ -37,11 +38,17 @@ class Postgres:
         password: Of `USER`; needs encoding in a URL.
     """
 
-    def __init__(self, folder: Path, binaries: Path, user: str | None) -> None:
+    def __init__(self, folder: Path, binaries: Path, user: str | None, settings: Sequence[str]) -> None:
         self.folder, self.port = folder, _free_port()
         self.password = f"p@ss:w/rd%&{secrets.token_hex(8)}"
-        self._binaries, self._process = binaries, None
+        self._binaries, self._process, self._settings = binaries, None, (*settings, *_PRIVATE)
         self._as = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server, whose children serve the connections."""
+        assert self._process is not None
+        return self._process.pid
 
     def url(self, database: str = "postgres", password: str | None = None) -> str:
         """As `--storage` takes it."""
@@ -70,7 +77,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start, and return when it answers."""
-        settings = [word for setting in (*_SMALL, f"port={self.port}") for word in ("-c", setting)]
+        settings = [word for setting in (*self._settings, f"port={self.port}") for word in ("-c", setting)]
         command = [self._binaries / "postgres", "-D", self.folder / "data", *settings]
         if shutil.which("setpriv"):  # it then ends with the test, however that ends
             command = ["setpriv", "--pdeathsig", "QUIT", "--", *command]
@@ -101,15 +108,18 @@ class Postgres:
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
+def postgres(settings: Sequence[str] = _SMALL) -> Iterator[Postgres]:
     """A running PostgreSQL; it and its files are gone at the end.
+
+    Args:
+        settings: Settings of the server; by default those of a small one that does not wait for the disk.
 
     Raises:
         NoPostgresError: With the reason why there can be none.
     """
     binaries, user = _binaries(), _unprivileged()
     folder = Path(tempfile.mkdtemp(prefix="bhsearch-postgres-"))  # not in pytest's folder, which is the owner's alone
-    server = Postgres(folder, binaries, user)
+    server = Postgres(folder, binaries, user, settings)
     try:
         server.init()
         server.start()

@@ -35,7 +35,7 @@ import psutil
 from bhsearch.config import Settings
 from bhsearch.errors import BhsearchError, RunError, SettingsError
 from experiments.benchmarks.many_workers import workers
-from experiments.benchmarks.many_workers.servers import Postgres, mlflow_server, postgres, processor_seconds
+from experiments.benchmarks.many_workers.servers import Server, mlflow_server, postgres, processor_seconds
 from experiments.benchmarks.many_workers.workers import FORK, Simulation
 
 WORKERS, SECONDS, STORAGES = (2, 8, 32), (0.2, 2.0, 20.0), ("postgresql", "journal")
@@ -105,7 +105,7 @@ class Machine:
     """
 
     def __init__(
-        self, folder: Path, storage: Postgres | None, tracking: Mapping[str, psutil.Process], settings: Settings
+        self, folder: Path, storage: Server | None, tracking: Mapping[str, psutil.Process], settings: Settings
     ) -> None:
         self._folder, self._storage, self._tracking, self._settings = folder, storage, tracking, settings
         file = folder / "result.pkl"
@@ -150,7 +150,7 @@ class _Watch:
     """Measures processes from its creation to the end of the commands."""
 
     def __init__(
-        self, servers: dict[str, psutil.Process], commands: Sequence[BaseProcess], storage: Postgres | None
+        self, servers: dict[str, psutil.Process], commands: Sequence[BaseProcess], storage: Server | None
     ) -> None:
         self._servers, self._commands, self._storage = servers, commands, storage
         self._own = {"command": [psutil.Process(each.pid) for each in commands], "uploader": []}
