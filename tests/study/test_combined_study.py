@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,11 @@ from tests.studies import (
     command_here,
     killed_at,
     optuna_trials,
-    run,
     search,
     settings,
     started,
     tracked_search,
+    wait_for,
 )
 from tests.study.outcome.test_robustness import context_in
 from tests.study.test_study_model import answers_elsewhere
@@ -212,21 +214,40 @@ def test_a_joint_trial_that_is_killed_is_run_again(here: Path):
     assert dead.params == again.params == starting_point(context().space(BOTH), "joint-1")
 
 
-def test_two_workers_join_the_same(here: Path):
+def test_two_workers_join_the_same(here: Path, monkeypatch):
+    """The second worker comes while the first one has decided and is in its first joint trial."""
     own_backbone(here)
     words = arguments(
-        backbones=(*BOTH, "small.keras"), combine=2, study=STUDY, trials=14, workers=2, tracking=False, quiet=True
+        backbones=(*BOTH, "small.keras"), combine=2, study=STUDY, trials=10, workers=1, tracking=False, quiet=True
     )
-    done = run(here, *words)
-    assert done.returncode == 0, done.stdout + done.stderr
+    original, came = FrozenObjective.__call__, []
+
+    def call(objective, params, on_report):
+        if params["backbone"] == "joint-1" and not came:
+            came.append(second.enter_context(started(here, "-m", "bhsearch.run", *words)))
+            wait_for(
+                lambda: any(joint_2(trial) and trial.state.is_finished() for trial in optuna_trials(here, STUDY)),
+                came[0],
+            )
+        return original(objective, params, on_report)
+
+    def joint_2(trial):
+        return trial.params.get("backbone") == "joint-2"
+
+    monkeypatch.setattr(FrozenObjective, "__call__", call)
+    with ExitStack() as second:
+        search(backbones=(*BOTH, "small.keras"), combine=2, study=STUDY, trials=14)
+        output, _ = came[0].communicate(timeout=120)
+        assert came[0].returncode == 0, output
     trials = optuna_trials(here, STUDY)
-    joint = [trial for trial in trials if trial.params["backbone"].startswith("joint")]
-    assert {trial.params["backbone"] for trial in joint} == {"joint-1", "joint-2", "joint-3"}
-    assert all(trial.state.name == "COMPLETE" for trial in trials)
-    owners = {trial.system_attrs["bhsearch:owner"]["pid"] for trial in joint}
-    assert len(owners) == 2
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 14
     first = {trial.params["backbone"]: trial for trial in reversed(trials)}
-    assert min(trial.datetime_start for trial in joint) > max(first[name].datetime_complete for name in BOTH)
+    assert set(first) == {*BOTH, "small", "joint-1", "joint-2", "joint-3"}
+    owner = {name: trial.system_attrs["bhsearch:owner"]["pid"] for name, trial in first.items()}
+    assert owner["joint-1"] == os.getpid() != owner["joint-2"] == owner["joint-3"]
+    assert first["joint-2"].datetime_complete < first["joint-1"].datetime_complete
+    singles = (*BOTH, "small")
+    assert first["joint-1"].datetime_start > max(first[name].datetime_complete for name in singles)
 
 
 def test_a_joint_trial_that_a_user_enqueued_too_early_fails_with_a_sentence(here: Path):
