@@ -63,6 +63,7 @@ def optimize(  # noqa: D417  # `_describe_settings` adds the settings
     metrics: Sequence[str] | str | None = None,
     image_size: int | None = None,
     image_sizes: Sequence[int] | None = None,
+    batch_sizes: Sequence[int] | None = None,
     resize: str | None = None,
     feature_backend: str | None = None,
     feature_precision: str | None = None,

@@ -260,6 +260,13 @@ class NetworkSettings:
         "PIXELS",
         parse=parse_whole_numbers,
     )
+    batch_sizes: tuple[int, ...] = setting(
+        (),
+        "Numbers of images per step in the search space of fine-tuning, separated by commas, the default first.",
+        "NUMBERS",
+        parse=parse_whole_numbers,
+        unset="16,32; on a GPU 32,64",
+    )
     resize: str = setting(
         "crop",
         "How images are resized: crop the centre, squash to a square, or tiles, which averages the features of a grid "

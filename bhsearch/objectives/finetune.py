@@ -38,12 +38,11 @@ from bhsearch.objectives.base import (
 from bhsearch.objectives.costs import FeatureCosts
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.scoring import OutOfFoldScorer
-from bhsearch.objectives.space import Parameter, Params
+from bhsearch.objectives.space import MICRO_BATCHES, Parameter, Params
 from bhsearch.tasks import Task
 
 N_VIEWS = 4  # number of dihedral views for test-time augmentation
 N_EXAMPLES = 3  # number of images in the figure of augmentation policies
-MICRO_BATCHES = 4  # number of parts that a batch is split into if it does not fit into memory
 _ON_DEVICE_BYTES = 4 << 30  # maximum total size of the images that are kept on the device
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from bhsearch.errors import SettingsError
+from bhsearch.models import backend
 from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.augmentation.policies import FINETUNE_POLICIES, VIEW_POLICIES
 from bhsearch.models.backbones.registry import is_from_scratch
@@ -81,6 +83,8 @@ JOINT_BACKBONES: dict[int, tuple[str, ...]] = {
     3: ("joint-1", "joint-2", "joint-3", "joint-4"),
 }
 JOINT_NAMES = frozenset(JOINT_BACKBONES[3])
+BATCH_SIZES, _GPU_BATCH_SIZES = (16, 32), (32, 64)  # smaller batches leave most of a GPU idle
+MICRO_BATCHES = 4  # number of parts that a batch is split into if it does not fit into memory
 _FROZEN = (
     Parameter("backbone", "network that computes the features", "", ("",)),
     Parameter("policy", "augmentation policy: the views of an image that heads are trained on", "none", VIEW_POLICIES),
@@ -105,7 +109,7 @@ _FINETUNE = (
     Parameter("optimizer", "AdamW, or SGD with Nesterov momentum", "adamw", ("adamw", "sgd")),
     Parameter("schedule", "schedule of the learning rate", "cosine", ("cosine", "constant")),
     Parameter("warmup", "share of the steps in which the learning rate rises", 0.1, low=0.0, high=0.3),
-    Parameter("batch", "images per step", 16, (16, 32)),
+    Parameter("batch", "images per step", BATCH_SIZES[0], BATCH_SIZES),
     Parameter("label_smoothing", "label smoothing", 0.0, low=0.0, high=0.2),
     Parameter("dropout", "dropout rate of the features", 0.0, low=0.0, high=0.6),
     Parameter("policy", "augmentation policy", "dihedral", FINETUNE_POLICIES),
@@ -119,7 +123,10 @@ _FROM_SCRATCH = {"learning_rate": 5e-3, "layer_decay": 1.0, "epochs": 16}
 
 
 def finetune_space(
-    backbones: Sequence[str], image_sizes: Sequence[int], policies: Sequence[str] = ()
+    backbones: Sequence[str],
+    image_sizes: Sequence[int],
+    policies: Sequence[str] = (),
+    batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> tuple[Parameter, ...]:
     """Return the search space of the finetune regime.
 
@@ -127,11 +134,14 @@ def finetune_space(
         backbones: Choices of the parameter `backbone`.
         image_sizes: Choices of the parameter `image_size`, in pixels, the default first.
         policies: Names of additional augmentation policies, from plugins.
+        batch_sizes: Choices of the parameter `batch`, in images, the default first.
     """
-    first, second, *rest = _FINETUNE
-    sizes = tuple(image_sizes)
-    row = replace(first, choices=tuple(backbones)), replace(second, start=sizes[0], choices=sizes)
-    return (*row, *_with_policies(rest, policies))
+    choices = {"image_size": tuple(image_sizes), "batch": tuple(batch_sizes)}
+    first, *rest = _FINETUNE
+    rest = [
+        replace(row, start=(some := choices[row.name])[0], choices=some) if row.name in choices else row for row in rest
+    ]
+    return (replace(first, choices=tuple(backbones)), *_with_policies(rest, policies))
 
 
 def frozen_space(
@@ -155,6 +165,27 @@ def frozen_space(
     if heads == LINEAR:
         rest = [replace(row, choices=(0,)) if row.name == "hidden_units" else row for row in rest]
     return (replace(first, choices=(*backbones, *JOINT_BACKBONES[combine])), *_with_policies(rest, policies))
+
+
+def default_batch_sizes() -> tuple[int, ...]:
+    """Return the default choices of the parameter `batch` on this machine, without importing a framework."""
+    return _GPU_BATCH_SIZES if backend.gpu_files() else BATCH_SIZES
+
+
+def check_batch_sizes(sizes: Sequence[int]) -> None:
+    """Check the choices of the parameter `batch`.
+
+    Raises:
+        SettingsError: If a size is not a positive multiple of `MICRO_BATCHES`, or is repeated.
+    """
+    wrong = [size for size in sizes if size < 1 or size % MICRO_BATCHES]
+    if wrong:
+        raise SettingsError(
+            f"--batch-sizes must be positive multiples of {MICRO_BATCHES}, but got {', '.join(map(str, wrong))}. A "
+            f"batch that does not fit into memory is split into {MICRO_BATCHES} equal parts."
+        )
+    if len(set(sizes)) < len(sizes):
+        raise SettingsError(f"--batch-sizes must differ from each other, but got {', '.join(map(str, sizes))}.")
 
 
 def views_in(params: Params) -> tuple[str, ...]:

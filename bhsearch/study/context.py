@@ -21,7 +21,14 @@ from bhsearch.models.augmentation.base import check_augmentations
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone
 from bhsearch.models.backbones.registry import find_backbones, name_of
 from bhsearch.models.resize import LEAST_SIZE, MOST_SIZE, make_resize
-from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, space_digest
+from bhsearch.objectives.space import (
+    Parameter,
+    check_batch_sizes,
+    default_batch_sizes,
+    finetune_space,
+    frozen_space,
+    space_digest,
+)
 from bhsearch.study.development_rows import DevelopmentImages
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.resume.metadata import NewMetadata
@@ -53,7 +60,7 @@ class StudyContext:
     `build` creates a context from settings; `of` creates one from validated parts.
 
     Attributes:
-        settings: The user's settings, with the default sampler filled in.
+        settings: The user's settings, with the default sampler and, for fine-tuning, the default batch sizes filled in.
         task: Task of the study.
         index: The whole data set.
         split: Split of the whole data set into development and sealed test images.
@@ -113,7 +120,7 @@ class StudyContext:
     ) -> StudyContext:
         """Return the context for validated parts, and compute the remaining attributes from these parts."""
         return cls(
-            settings=settings,
+            settings=_with_batch_sizes(settings, regime),
             task=task_of(index),
             index=index,
             split=split,
@@ -149,7 +156,7 @@ class StudyContext:
             return frozen_space(
                 names, policies, heads=settings.heads, has_views=not self.index.vectors, combine=settings.combine
             )
-        return finetune_space(names, self.image_sizes, policies)
+        return finetune_space(names, self.image_sizes, policies, self.settings.batch_sizes)
 
     def metadata(self) -> NewMetadata:
         """Return the metadata to store with a new study, against which a resumed study is checked.
@@ -167,6 +174,7 @@ class StudyContext:
             "sampler": settings.sampler,
             "group_by": settings.group_by,
             "image_sizes": list(self.image_sizes),
+            "batch_sizes": list(settings.batch_sizes) if self.regime == FINETUNE else [],
             "resize": settings.resize,
             "feature_backend": settings.feature_backend,
             "feature_precision": settings.feature_precision,
@@ -250,6 +258,16 @@ def _image_sizes(settings: Settings, regime: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys((settings.image_size, *more)))
 
 
+def _with_batch_sizes(settings: Settings, regime: str) -> Settings:
+    """Return the settings, with the default batch sizes of fine-tuning for the device filled in if they name none.
+
+    The sizes are stored with the study, so that workers on other machines search the same space.
+    """
+    if settings.batch_sizes or regime != FINETUNE:
+        return settings
+    return replace(settings, batch_sizes=default_batch_sizes())
+
+
 def _pruner(settings: Settings, regime: str) -> str:
     if regime == FROZEN or not ENGINES.get(settings.engine).capabilities.prunes:
         return "none"
@@ -283,6 +301,7 @@ def check_choices(settings: Settings) -> None:
     check_split_options(settings.test_fraction, settings.folds, settings.repeats, settings.group_by)
     for size in (settings.image_size, *settings.image_sizes):
         make_resize(settings.resize, size)
+    check_batch_sizes(settings.batch_sizes)
     if settings.regime == FINETUNE and settings.resize == "tiles":
         raise SettingsError("--resize must be crop or squash with --regime finetune, but got tiles.")
     if settings.init_from is not None and settings.regime != FINETUNE:

@@ -170,7 +170,7 @@ def test_sizes_that_are_no_whole_numbers_are_refused(tmp_path, sizes):
 
 @pytest.mark.parametrize("key", [field.name for field in fields(Settings) if "int" in str(field.type)])
 def test_no_whole_number_may_have_a_fraction(tmp_path, key):
-    value = "[2.5]" if key == "image_sizes" else "2.5"
+    value = "[2.5]" if key.endswith("_sizes") else "2.5"
     with pytest.raises(SettingsError, match=f"{key} must be"):
         load_settings(write(tmp_path, f"{key} = {value}\n"), {})
 

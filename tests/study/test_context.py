@@ -14,6 +14,7 @@ from PIL import Image
 from bhsearch.data.audit import NARROW, PAGES
 from bhsearch.data.open_data import open_data
 from bhsearch.errors import BackboneError, DataError, InputError, SettingsError, StudyError
+from bhsearch.models import backend
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.objectives.space import frozen_space
 from bhsearch.study.context import SYNTHETIC, StudyContext, versions
@@ -75,6 +76,37 @@ def test_only_optuna_prunes_where_nothing_was_said(engine, pruner):
 def test_a_magnification_is_a_part_of_the_name():
     """Another magnification is another search; it must not meet the study of all."""
     assert prepared(magnification="100X").study == STUDY.replace("frozen", "100x-frozen")
+
+
+@pytest.mark.parametrize(("device", "sizes"), [(True, (32, 64)), (False, (16, 32))])
+def test_batches_are_larger_on_a_gpu(device, sizes, monkeypatch):
+    monkeypatch.setattr(backend, "gpu_files", lambda: device)
+    made = prepared(regime="finetune", backbones=("cnn",))
+    assert made.settings.batch_sizes == sizes
+    (batch,) = (row for row in made.space(("cnn",)) if row.name == "batch")
+    assert (batch.start, batch.choices) == (sizes[0], sizes)
+    assert prepared(regime="finetune", backbones=("cnn",), batch_sizes=(8,)).settings.batch_sizes == (8,)
+    assert prepared().settings.batch_sizes == ()
+
+
+def test_a_study_from_a_gpu_says_which_batches_it_needs_elsewhere(monkeypatch):
+    other = {"regime": "finetune", "backbones": ("cnn",)}
+    monkeypatch.setattr(backend, "gpu_files", lambda: True)
+    then = prepared(**other)
+    monkeypatch.setattr(backend, "gpu_files", lambda: False)
+    assert "--batch-sizes: was [32, 64], is now [16, 32]" in refusal(then, prepared(**other))
+    again = prepared(**other, batch_sizes=(32, 64))
+    check_agreement("mine", held_by(then), again.metadata(), again.backbones)
+    old = {key: value for key, value in held_by(prepared(**other)).items() if key != "batch_sizes"}
+    check_agreement("mine", old, prepared(**other).metadata(), again.backbones)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"), [((16, 6, 0), "positive multiples of 4, but got 6, 0"), ((8, 8), "differ")]
+)
+def test_batches_that_cannot_be_split_are_refused(sizes, words):
+    with pytest.raises(SettingsError, match=f"--batch-sizes must .*{words}"):
+        prepared(regime="finetune", backbones=("cnn",), batch_sizes=sizes)
 
 
 # -- agreement ---------------------------------------------------------------------------------------------------------

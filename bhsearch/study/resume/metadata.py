@@ -9,7 +9,7 @@ from bhsearch.errors import StudyError
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.vectors import takes_vectors
 from bhsearch.models.frozen.precision import BF16, F32
-from bhsearch.objectives.space import Params
+from bhsearch.objectives.space import BATCH_SIZES, Params
 from bhsearch.tasks import TaskRecord, restore_task, task_record
 
 
@@ -53,6 +53,7 @@ class NewMetadata(TypedDict):
     sampler: str | None
     group_by: str
     image_sizes: list[int]
+    batch_sizes: NotRequired[list[int]]
     resize: str
     feature_backend: str
     feature_precision: NotRequired[str]
@@ -87,6 +88,7 @@ _MUST_AGREE = {
     "split_fingerprint": "split (--folds, --repeats, --test-fraction, --group-by, --magnification)",
     "regime": "--regime",
     "image_sizes": "--image-size",
+    "batch_sizes": "--batch-sizes",
     "started_from": "--init-from",
     "warm": "--warm-start-from",
     "resize": "--resize",
@@ -119,6 +121,7 @@ def check_agreement(
         "score_weight_shift": 0.0,
         "features_key": None,
         "combine": 0,
+        "batch_sizes": list(BATCH_SIZES) if now["batch_sizes"] else [],
         "feature_precision": F32 if now["feature_precision"] == BF16 else now["feature_precision"],
     }
     held = {**before, **held, "task": task_record(restore_task(held.get("task")))}
