@@ -25,7 +25,7 @@ from bhsearch.models.training.heads import Moments
 from bhsearch.objectives.base import IntermediateValue, Pruned
 from bhsearch.objectives.finetune import FinetuneObjective
 from bhsearch.objectives.frozen import FrozenObjective
-from bhsearch.objectives.space import finetune_space, frozen_space, starting_point
+from bhsearch.objectives.space import Parameter, default_batch_sizes, finetune_space, frozen_space, starting_point
 from bhsearch.study.context import FINETUNE_PRUNER
 from bhsearch.tasks.binary import BinaryTask
 from experiments.benchmarks.gpu import networks
@@ -45,14 +45,17 @@ def device(bench: Bench) -> None:
     bench.write(**asdict(found), backend=backend.name(), precision=bench.precision, dtype=dtype)
 
 
+def _searched(names: Sequence[str], size: int) -> tuple[Parameter, ...]:
+    """The space of fine-tuning that a study has on this device."""
+    return finetune_space(names, (size,), batch_sizes=default_batch_sizes())
+
+
 def prepare(bench: Bench) -> None:
     """Draw the images, and compile what the next parts need, all at once: each alone keeps one core busy."""
     _ = bench.pixels
     options = bench.options
     shapes = [(name, options.batch, "all") for name in options.backbones.split(",")]
-    engine = _engine(
-        "finetune", finetune_space(options.finetune_backbones.split(","), (options.image_size,)), EVALS_PER_FOLD
-    )
+    engine = _engine("finetune", _searched(options.finetune_backbones.split(","), options.image_size), EVALS_PER_FOLD)
     asked = [engine.ask().params for _ in range(0 if options.check else options.trials)]
     shapes += [(params["backbone"], params["batch"], params["depth"]) for params in asked]
     shapes += [
@@ -197,7 +200,7 @@ def finetune(bench: Bench) -> None:
         print,
         task=BinaryTask(),
     )
-    space = finetune_space(tuple(by_name), (size,))
+    space = _searched(tuple(by_name), size)
     if options.check:
         space = tuple(replace(row, high=2) if row.name == "epochs" else row for row in space)
     if options.finetune_shape:
