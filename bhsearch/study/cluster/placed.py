@@ -106,20 +106,21 @@ def run_jobs(session: StudySession, launcher: ClusterLauncher) -> str:
             if not settings.wait:
                 _say(session, placement)
                 return LEFT
-            verdict = _follow(session, placement)
+            return _follow(session, placement)
         except KeyboardInterrupt:
-            verdict = STOPPED
+            session.reporter.say(placement.interrupt())
+            return STOPPED
         except BaseException:
             session.reporter.say(placement.interrupt())
             raise
-        if verdict != DONE:
-            session.reporter.say(placement.interrupt())
-        return verdict
 
 
 def _follow(session: StudySession, placement: Placement) -> str:
-    """Report trials and messages until all jobs have ended, or the time is up."""
-    deadline = time.monotonic() + session.criteria.seconds
+    """Report trials and messages until all jobs have ended.
+
+    This process does not watch `--timeout`. Each worker does, from its own start, and ends after its running trial.
+    """
+    began = time.monotonic()
     seen = {trial.number: trial.state for trial in session.stored_trials()}
     settled = time.monotonic()
     while True:
@@ -134,10 +135,15 @@ def _follow(session: StudySession, placement: Placement) -> str:
         for trial in trials:
             _report(session, trials, trial, seen)
         if not n_running:
-            _require_end(session, trials)
-            return DONE
-        if time.monotonic() > deadline:
-            return TIME
+            if is_over(trials, session.criteria):
+                return DONE
+            if time.monotonic() > began + session.criteria.seconds:
+                return TIME
+            raise RunError(
+                f"All jobs have ended, but only {n_finished(trials)} of {plural(session.criteria.trials, 'trial')} are "
+                f"finished. Read the logs in {jobs_of(session.context).folder}, and repeat the command to continue the "
+                "study."
+            )
         time.sleep(_LOOK_SECONDS)
 
 
@@ -155,18 +161,3 @@ def _report(session: StudySession, trials: list[Trial], trial: Trial, seen: dict
 def _say(session: StudySession, placement: Placement) -> None:
     for line in placement.look():
         session.reporter.say(line)
-
-
-def _require_end(session: StudySession, trials: list[Trial]) -> None:
-    """Check that a stopping criterion is met after all jobs have ended.
-
-    Raises:
-        RunError: If none is met.
-    """
-    criteria = session.criteria
-    if is_over(trials, criteria):
-        return
-    raise RunError(
-        f"All jobs have ended, but only {n_finished(trials)} of {plural(criteria.trials, 'trial')} are finished. Read "
-        f"the logs in {jobs_of(session.context).folder}, and repeat the command to continue the study."
-    )

@@ -151,8 +151,10 @@ def test_the_time_limit_ends_workers_and_command(place):
     code, out, err = ended(place.start(trials=4000, timeout=20))
     assert code == 130, out + err
     assert "Time is up after 20 s." in out
+    assert "Proposed" in out
     assert place.workers() == []
     assert 0 < len(place.finished()) < 4000
+    assert {trial.state.name for trial in place.trials()} == {"COMPLETE"}  # running trials were not interrupted
 
 
 @pytest.mark.slow

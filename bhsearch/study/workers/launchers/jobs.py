@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from bhsearch.config import FEATURES, SUMMARY, TRIALS
 
 STORAGE_VARIABLE = "BHSEARCH_STORAGE"
+TIME_IS_UP = 130  # exit code of a worker whose `--timeout` is over
 # Beginnings of the environment variables that a worker needs; some contain passwords.
 _PREFIXES = ("BHSEARCH_", "MLFLOW_", "PG", "AWS_", "KERAS_", "OMP_NUM_THREADS")
 

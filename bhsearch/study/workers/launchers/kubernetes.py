@@ -25,14 +25,13 @@ from bhsearch.config.loading import to_toml
 from bhsearch.data.open_data import is_phantom
 from bhsearch.errors import SettingsError
 from bhsearch.runtime.environment import write_private
-from bhsearch.study.workers.launchers.jobs import STORAGE_VARIABLE, Placement, StudyJobs
+from bhsearch.study.workers.launchers.jobs import STORAGE_VARIABLE, TIME_IS_UP, Placement, StudyJobs
 from bhsearch.text import plural
 
 MANIFEST, SECRET_FILE = "job.yaml", "secret.env"
 _CONFIG_FOLDER, _CONFIG_FILE, _WORK_FOLDER = "/etc/bhsearch", "settings.toml", "/work"
 _RETRIES = 5  # restarts of an index after failures; Kubernetes waits 10 s before the first, and twice as long each time
 _GRACE_SECONDS = 120  # a worker ends its trial and logs its outbox; the pod with index 0 also ranks the trials
-_TIME_IS_UP = 130  # exit code of a command that `--timeout` has ended; Kubernetes sends no SIGINT, which has the same
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _QUALIFIED = r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?"
@@ -142,7 +141,7 @@ def _documents(jobs: StudyJobs) -> list[dict[str, Any]]:
                 # Evictions, preemptions and drained nodes do not count as failures.
                 {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                 # A replacement would be given the time of `--timeout` anew.
-                {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [_TIME_IS_UP]}},
+                {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [TIME_IS_UP]}},
             ]
         },
         "template": {"metadata": {"labels": metadata["labels"]}, "spec": _pod(jobs, name, options)},

@@ -152,6 +152,18 @@ def test_ctrl_c_ends_the_workers_and_their_trials(tmp_path, cluster):
 
 
 @pytest.mark.slow
+def test_when_the_time_is_up_running_trials_end_and_waiting_workers_go(tmp_path, cluster):
+    storage = f"journal:{tmp_path}/studies.log"
+    with begin(tmp_path, cluster, storage, "--timeout", "15", "--workers", "3") as command:
+        output = command.communicate(timeout=200)[0]
+    assert command.returncode == 130, output
+    assert "Time is up after 15 s." in output
+    assert {trial.state.name for trial in trials_in(storage)} == {"COMPLETE"}
+    assert_gone(workers_in(tmp_path), 10)
+    assert {file.name for file in (tmp_path / "jobs").rglob("*.log")} == {"worker-0.log", "worker-1.log"}
+
+
+@pytest.mark.slow
 def test_workers_go_on_without_the_command_and_are_followed_by_the_next_one(tmp_path, cluster):
     storage = f"journal:{tmp_path}/studies.log"
     with begin(tmp_path, cluster, storage, "--no-wait") as command:

@@ -17,7 +17,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError
 from bhsearch.errors import InputError, RunError, SettingsError
 from bhsearch.runtime.processes import how_it_ended
 from bhsearch.study.workers.gpus import memory_variables
-from bhsearch.study.workers.launchers.jobs import STORAGE_VARIABLE, StudyJobs
+from bhsearch.study.workers.launchers.jobs import STORAGE_VARIABLE, TIME_IS_UP, StudyJobs
 from bhsearch.study.workers.launchers.ray.actor import WorkerActor, versions
 from bhsearch.study.workers.launchers.ray.cluster import (
     NAMESPACE,
@@ -28,7 +28,7 @@ from bhsearch.study.workers.launchers.ray.cluster import (
     require_equal,
 )
 from bhsearch.study.workers.launchers.ray.options import RayOptions
-from bhsearch.study.workers.launchers.ray.supervisor import DONE, TIME_IS_UP
+from bhsearch.study.workers.launchers.ray.supervisor import DONE
 from bhsearch.text import plural
 from bhsearch.tracking.store_uri import shown
 
@@ -232,10 +232,9 @@ class RayPlacement:
                 f"Worker {worker.slot} failed repeatedly, the last time with {how_it_ended(code)}. "
                 f"{reason.removeprefix('error: ')} Its log: {log}".replace("  ", " ")
             )
-        if code == DONE:  # the study is finished, so that workers that still wait have nothing to do
-            for other in [each for each in self._workers if not each.node]:
-                self._workers.remove(other)
-                self._kill(other)
+        for other in [each for each in self._workers if not each.node]:  # the study is finished, or its time is up
+            self._workers.remove(other)
+            self._kill(other)
 
     def _replaced(self, worker: _PlacedWorker, error: Exception) -> str:
         """Place a new actor for one that has ended for good, and return a sentence for the user.

@@ -16,10 +16,11 @@ from typing import TextIO
 
 from bhsearch.errors import InputError
 from bhsearch.runtime.processes import how_it_ended, python_command
+from bhsearch.study.workers.launchers.jobs import TIME_IS_UP
 from bhsearch.study.workers.launchers.ray.child import MODULE
 
 # Exit codes of a worker that has nothing left to do: the study is finished, or its time is up.
-DONE, TIME_IS_UP = 0, 130
+DONE = 0
 _FAILED = 1
 _SOON_SECONDS = 300.0  # a worker that was killed within this time may have made no progress
 _READ_SECONDS = 5.0

@@ -12,6 +12,7 @@ from typing import NoReturn
 from bhsearch.config import FEATURES, SUMMARY
 from bhsearch.errors import InputError, RunError
 from bhsearch.runtime.processes import how_it_ended
+from bhsearch.study.workers.launchers.jobs import TIME_IS_UP
 from bhsearch.study.workers.launchers.slurm import queue
 from bhsearch.study.workers.launchers.slurm.options import WORKERS
 from bhsearch.study.workers.launchers.slurm.queue import QueueAwayError, Task
@@ -156,7 +157,9 @@ class SlurmPlacement:
         has_refused = task.state == queue.FAILED and task.exit_code == _REFUSED
         if has_refused and not any(each.state in (queue.RUNNING, queue.COMPLETED) for each in self._of(WORKERS)):
             self._give_up(task, f"The worker {task} {how}", log)
-        said = last_message(log) if task.state == queue.FAILED and task.exit_code != _TERMINATED else ""
+        said = (
+            last_message(log) if task.state == queue.FAILED and task.exit_code not in (TIME_IS_UP, _TERMINATED) else ""
+        )
         return [f"The worker {task} {how}." + (f" Its log {log}: {said}" if said else "")]
 
     def _give_up(self, task: Task, what: str, log: Path) -> NoReturn:
@@ -191,6 +194,8 @@ def _how(task: Task) -> str:
         return "was cancelled"
     if task.state == queue.TIMEOUT:
         return "reached its time limit"
+    if task.state == queue.FAILED and task.exit_code == TIME_IS_UP:
+        return "stopped after --timeout"
     if task.state == queue.FAILED and task.exit_code == _TERMINATED:
         return "was stopped by SIGTERM, which SLURM sends before the time limit"
     if task.state == queue.FAILED:

@@ -84,6 +84,7 @@ def test_a_failed_worker_is_named_with_the_end_of_its_log(placed, tmp_path):
         (("TIMEOUT", 0), "reached its time limit"),
         (("OUT_OF_MEMORY", -9), "ended with the state OUT_OF_MEMORY"),
         (("FAILED", 143), "was stopped by SIGTERM, which SLURM sends before the time limit"),
+        (("FAILED", 130), "stopped after --timeout"),
         (("FAILED", -11), "failed (signal SIGSEGV)"),
     ],
 )
