@@ -20,6 +20,7 @@ from bhsearch.runtime.processes import is_here, process_name, this_process
 
 BEAT_SECONDS, GRACE_SECONDS = 20, 90
 _DAY_SECONDS = 86400.0
+_TRIES = 100
 
 
 class Heartbeats(Protocol):
@@ -89,17 +90,27 @@ class _Leases:
         self._missing: dict[str, float] = {}  # when a lease was first found missing, by its name
         self.seconds: float | None = BEAT_SECONDS
 
-    def begin(self, number: int) -> None:
-        """See `Heartbeats`."""
-        self.beat(number)
-
-    def beat(self, number: int) -> None:  # noqa: ARG002
+    def begin(self, number: int) -> None:  # noqa: ARG002
         """See `Heartbeats`."""
         if self._own is None:
             self._own = self._folder / process_name(this_process())
             atexit.register(self._end, self._own)
+        self._touch(self._own)
+
+    def beat(self, number: int) -> None:
+        """See `Heartbeats`. A heartbeat that cannot be recorded is left out, since several must be missing."""
+        with contextlib.suppress(OSError):
+            self.begin(number)
+
+    def _touch(self, file: Path) -> None:
+        """Create or renew a file in the folder, which another process that ends may remove at the same time."""
+        for _ in range(_TRIES):
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                self._folder.mkdir(exist_ok=True)
+                file.touch()
+                return
         self._folder.mkdir(exist_ok=True)
-        self._own.touch()
+        file.touch()
 
     def _end(self, own: Path) -> None:
         """Remove the lease of this process; the one of a process that is killed remains for a day."""
@@ -122,18 +133,19 @@ class _Leases:
 
     def _ages(self) -> dict[str, float]:
         """Return the seconds since the last heartbeat of each process; leases that are long out of use are deleted."""
-        self._folder.mkdir(exist_ok=True)
         probe = self._folder / f".{uuid.uuid4().hex}"
-        probe.touch()
-        now = probe.stat().st_mtime
-        probe.unlink()
-        ages = {}
-        for file in self._folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                ages[file.name] = now - file.stat().st_mtime
-                if ages[file.name] > _DAY_SECONDS:
-                    file.unlink()
-        return ages
+        self._touch(probe)
+        try:
+            now = probe.stat().st_mtime
+            ages = {}
+            for file in self._folder.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    ages[file.name] = now - file.stat().st_mtime
+                    if ages[file.name] > _DAY_SECONDS:
+                        file.unlink()
+            return ages
+        finally:
+            probe.unlink()
 
 
 def heartbeats_of(study: optuna.Study) -> Heartbeats:

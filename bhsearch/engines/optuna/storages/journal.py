@@ -29,7 +29,7 @@ from optuna.trial import TrialState
 from bhsearch.engines.optuna.storages.guard import FileGuard
 from bhsearch.errors import PlaceError, StudyError
 from bhsearch.runtime.cache import interprocess_lock
-from bhsearch.runtime.processes import is_alive, this_process
+from bhsearch.runtime.processes import is_alive, is_here, this_process
 
 _GRACE_SECONDS = 30.0  # time after which the lock of a process on another machine counts as abandoned
 _MOST_PAUSE_SECONDS = 0.1
@@ -40,7 +40,8 @@ class JournalLock(BaseJournalFileLock):
     """A lock between processes of several machines: a symbolic link, whose creation is atomic on NFS, too.
 
     The target of the link is not a file; it names the holder, so that the lock of a process that has died can be
-    removed.
+    removed. A process on another machine counts as dead after 30 s, although it may only be suspended; it must
+    therefore call `is_held` before it changes what others may have written since.
 
     Args:
         journal: Path of the journal, which the name of the link begins with.
@@ -58,7 +59,7 @@ class JournalLock(BaseJournalFileLock):
             holder = self._holder()
             if holder != seen:
                 since, seen = time.monotonic(), holder
-            elif holder and (time.monotonic() > since + _GRACE_SECONDS or not _is_running(holder)):
+            elif holder and _is_abandoned(holder, time.monotonic() - since):
                 self._remove(holder)
             time.sleep(pause)
             pause = min(2 * pause, _MOST_PAUSE_SECONDS)
@@ -67,8 +68,12 @@ class JournalLock(BaseJournalFileLock):
 
     def release(self) -> None:
         """Give the lock back; does nothing if another process has removed it as abandoned."""
-        if self._holder() == self._mine:
+        if self.is_held():
             self._link.unlink(missing_ok=True)
+
+    def is_held(self) -> bool:
+        """Return whether this process has the lock; False if another process has removed it as abandoned."""
+        return self._holder() == self._mine
 
     def _created(self, target: str) -> bool:
         try:
@@ -87,15 +92,29 @@ class JournalLock(BaseJournalFileLock):
     def _remove(self, holder: str) -> None:
         """Remove an abandoned lock; the processes of this machine do so one after another."""
         with interprocess_lock(f"the journal's lock {self._link}"):
-            if self._holder() == holder:
-                self._link.unlink(missing_ok=True)
+            if self._holder() != holder:
+                return
+            aside = self._link.with_name(f"{self._link.name}.{uuid.uuid4().hex}")
+            with contextlib.suppress(FileNotFoundError):  # a process of another machine was faster
+                self._link.rename(aside)
+                if str(aside.readlink()) != holder:  # and there is a new lock already, which is put back
+                    with contextlib.suppress(FileExistsError):
+                        os.link(aside, self._link, follow_symlinks=False)
+                aside.unlink()
 
 
-def _is_running(holder: str) -> bool:
+def _is_abandoned(holder: str, seconds: float) -> bool:
+    """Return whether the holder of a lock has died.
+
+    Args:
+        holder: Target of the link.
+        seconds: Seconds since this process first saw the link.
+    """
     try:
-        return is_alive(json.loads(holder))
+        process = json.loads(holder)
     except ValueError:  # a lock of Optuna itself, which does not name its holder
-        return True
+        return seconds > _GRACE_SECONDS
+    return not is_alive(process) if is_here(process) else seconds > _GRACE_SECONDS
 
 
 class JournalFile(JournalFileBackend):
@@ -107,7 +126,8 @@ class JournalFile(JournalFileBackend):
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        super().__init__(str(self.path), JournalLock(self.path))
+        self._link = JournalLock(self.path)
+        super().__init__(str(self.path), self._link)
         self._guard = FileGuard(self.path, "journal")
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
@@ -142,27 +162,35 @@ class JournalFile(JournalFileBackend):
         """
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         try:
-            with get_lock_file(self._lock):
-                self._guard.check()
-                self._append(lines)
+            is_written = False
+            while not is_written:
+                with get_lock_file(self._link):
+                    self._guard.check()
+                    is_written = self._append(lines)
         except OSError as error:
             raise _explained(error, self.path) or error from error
 
-    def _append(self, lines: bytes) -> None:
+    def _append(self, lines: bytes) -> bool:
+        """Write lines after the last complete one, and return True; False if the lock was lost before."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND)
         try:
             end = _end_of_last_line(descriptor)
-            os.ftruncate(descriptor, end)
+            if not self._link.is_held():
+                return False
+            if end < os.fstat(descriptor).st_size:
+                os.ftruncate(descriptor, end)
             try:
                 while lines:
                     lines = lines[os.write(descriptor, lines) :]
                 os.fsync(descriptor)
             except OSError:
                 with contextlib.suppress(OSError):
-                    os.ftruncate(descriptor, end)
+                    if self._link.is_held():
+                        os.ftruncate(descriptor, end)
                 raise
         finally:
             os.close(descriptor)
+        return True
 
 
 def open_journal(path: Path) -> JournalStorage:

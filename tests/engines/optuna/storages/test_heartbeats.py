@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import optuna
 import pytest
@@ -77,6 +78,32 @@ def test_leases_that_nobody_needs_are_removed(study, tmp_path):
     subprocess.run([sys.executable, "-c", code, url], check=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
     assert not (tmp_path / "studies.log.leases").exists()
     assert there == 0
+
+
+@pytest.mark.parametrize("call", ["begin", "stale"])
+def test_the_folder_of_leases_may_be_removed_at_any_time(study, tmp_path, monkeypatch, call):
+    """A process removes it at its end if it is empty."""
+    beats, original, removed = heartbeats_of(study), Path.touch, []
+    begin(study, ELSEWHERE)
+
+    def touch(file, *args, **options):
+        if not removed:
+            removed.append(file)
+            file.parent.rmdir()
+        original(file, *args, **options)
+
+    monkeypatch.setattr(Path, "touch", touch)
+    assert beats.begin(0) is None if call == "begin" else beats.stale() == set()
+    assert removed
+    assert (tmp_path / "studies.log.leases").is_dir()
+
+
+def test_a_heartbeat_that_cannot_be_recorded_is_left_out(study, tmp_path):
+    beats = heartbeats_of(study)
+    (tmp_path / "studies.log.leases").touch()
+    beats.beat(0)
+    with pytest.raises(OSError, match="leases"):
+        beats.begin(0)
 
 
 def test_a_database_on_this_machine_needs_none(tmp_path):

@@ -105,6 +105,55 @@ def test_the_lock_of_another_machine_is_left_alone_until_it_counts_as_abandoned(
     assert not os.path.lexists(tmp_path / "studies.log.lock")
 
 
+def test_the_lock_of_a_living_process_of_this_machine_is_never_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "_GRACE_SECONDS", 0.1)
+    first, second = JournalLock(tmp_path / "studies.log"), JournalLock(tmp_path / "studies.log")
+    first.acquire()
+    waits = threading.Thread(target=second.acquire)
+    waits.start()
+    waits.join(0.5)
+    assert waits.is_alive()
+    first.release()
+    waits.join(5)
+    assert second.is_held()
+    assert not first.is_held()
+    second.release()
+
+
+def test_a_writer_that_was_suspended_erases_nothing_that_others_wrote_meanwhile(tmp_path, monkeypatch):
+    path = tmp_path / "studies.log"
+    file, other = JournalFile(path), JournalFile(path)
+    file.append_logs([{"op_code": 0, "number": 0}])
+    with path.open("a") as stream:
+        stream.write('{"cut')
+    original, link, taken = journal._end_of_last_line, tmp_path / "studies.log.lock", []
+
+    def suspended(descriptor):
+        end = original(descriptor)
+        if not taken:
+            taken.append(link.readlink())
+            link.unlink()  # as another machine does after the grace period
+            other.append_logs([{"op_code": 0, "number": 1}])
+        return end
+
+    monkeypatch.setattr(journal, "_end_of_last_line", suspended)
+    file.append_logs([{"op_code": 0, "number": 2}])
+    assert [log["number"] for log in logs(path)] == [0, 1, 2]
+    assert not link.is_symlink()
+
+
+def test_a_new_lock_is_not_removed_in_the_place_of_an_abandoned_one(tmp_path, monkeypatch):
+    """Another machine removes the abandoned lock, and a third process takes the lock, before this one acts."""
+    lock, link = JournalLock(tmp_path / "studies.log"), tmp_path / "studies.log.lock"
+    link.symlink_to("new")
+    monkeypatch.setattr(lock, "_holder", lambda: "abandoned")
+    lock._remove("abandoned")
+    assert [str(file.readlink()) for file in tmp_path.iterdir()] == ["new"]
+    link.unlink()
+    lock._remove("abandoned")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_lock_that_others_took_over_is_not_given_back(tmp_path):
     lock = JournalLock(tmp_path / "studies.log")
     lock.acquire()

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError
 
+from bhsearch.engines.optuna.storages.url import journal_file
 from bhsearch.errors import InputError, RunError, SettingsError
 from bhsearch.runtime.processes import how_it_ended
 from bhsearch.study.workers.gpus import memory_variables
@@ -75,7 +76,7 @@ class RayPlacement:
         try:
             self._options = self._options_of(request)
             self._lines = [self._welcome()]
-            storage = hashlib.sha256(shown(jobs.variables[STORAGE_VARIABLE]).encode()).hexdigest()[:8]
+            storage = hashlib.sha256(_storage_name(jobs.variables[STORAGE_VARIABLE]).encode()).hexdigest()[:8]
             self._prefix = f"{jobs.study}/{storage}/"
             self._workers = self._found()
             taken = {worker.slot for worker in self._workers}
@@ -93,7 +94,8 @@ class RayPlacement:
         """Ask all actors how their workers are, and return what is new for the user."""
         lines, self._lines = self._lines, []
         for worker in self._answered():
-            lines += self._heard(worker)
+            if worker in self._workers:  # one that has ended may have made others unnecessary
+                lines += self._heard(worker)
         return lines + [line for worker in self._workers for line in self._waiting(worker)]
 
     def interrupt(self) -> str:
@@ -149,11 +151,20 @@ class RayPlacement:
             name = str(row["name"])
             if row["namespace"] != NAMESPACE or not name.startswith(self._prefix):
                 continue
-            handle = ray.get_actor(name, namespace=NAMESPACE)
+            try:
+                handle = ray.get_actor(name, namespace=NAMESPACE)
+            except ValueError:  # it has ended meanwhile
+                continue
             slot = int(name.removeprefix(self._prefix).partition("-")[0])
             found.append(_PlacedWorker(slot, handle, time.monotonic()))
         for worker in self._answered(found):
-            if _has_ended(worker):
+            try:
+                report = _report(worker)
+            except RayError:
+                report = {"code": DONE}
+            if report["code"] is None:
+                worker.node = report["node"]
+            else:
                 self._kill(worker)
                 found.remove(worker)
         if found:
@@ -265,6 +276,12 @@ class RayPlacement:
     def _kill(worker: _PlacedWorker) -> None:
         with suppress(RayError, ValueError):  # ValueError: the actor has ended before it was placed
             ray.kill(worker.handle)
+
+
+def _storage_name(storage: str) -> str:
+    """Return what is the same for all commands that mean the same storage, without its password."""
+    journal = journal_file(storage)
+    return str(journal.absolute()) if journal is not None else shown(storage)
 
 
 def _report(worker: _PlacedWorker) -> dict[str, Any]:
