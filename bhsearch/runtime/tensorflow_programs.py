@@ -48,12 +48,12 @@ class _Cache:
 
     Attributes:
         folder: Its folder; None if it is not in use.
-        sealed: Names of the programs that are sealed.
+        known: Names of the programs in the folder when it was last looked at.
         changed: Time of the last change of the folder that was looked at, in nanoseconds.
     """
 
     folder: Path | None = None
-    sealed: set[str] = field(default_factory=set)
+    known: set[str] = field(default_factory=set)
     changed: int = 0
 
 
@@ -89,18 +89,31 @@ def user_flags(flags: str) -> str:
 
 @contextlib.contextmanager
 def sealing() -> Iterator[None]:
-    """Seal the programs that the block compiles."""
+    """Seal the programs that appear in the folder during the block.
+
+    Those of other functions that XLA compiles, such as Keras's, have names that no other process finds. They are not
+    sealed, and so deleted later.
+    """
+    _appeared()
     yield
+    for program in _appeared():
+        with contextlib.suppress(OSError):
+            _seal_of(program).touch(mode=0o600)
+
+
+def _appeared() -> list[Path]:
+    """Return the programs that appeared in the folder since the last call."""
     folder = _CACHE.folder
     if folder is None:
-        return
+        return []
     with contextlib.suppress(OSError):
         changed = folder.stat().st_mtime_ns
         if changed != _CACHE.changed:
+            new = [file for file in folder.glob("*.pb") if file.name not in _CACHE.known]
+            _CACHE.known |= {file.name for file in new}
             _CACHE.changed = changed
-            for name in {file.name for file in folder.glob("*.pb")} - _CACHE.sealed:
-                _seal_of(folder / name).touch(mode=0o600)
-                _CACHE.sealed.add(name)
+            return new
+    return []
 
 
 def _folder(flags: str) -> Path | None:
@@ -144,11 +157,11 @@ def _cuda_packages() -> list[str]:
 
 def _delete_unsealed(folder: Path) -> None:
     """Delete the programs that are damaged or whose writing process ended before it sealed them, and old drafts."""
-    _CACHE.sealed = set()
+    _CACHE.known = set()
     for file in folder.glob("*.pb"):
         with contextlib.suppress(OSError):
             if _seal_of(file).exists():
-                _CACHE.sealed.add(file.name)
+                _CACHE.known.add(file.name)
             else:
                 file.unlink(missing_ok=True)
     for file in folder.iterdir():

@@ -185,8 +185,9 @@ def test_programs_without_their_seal_are_deleted(gpus):
     assert kept.read_bytes() == whole
 
 
-def test_new_programs_are_sealed_after_the_block(gpus):
+def test_programs_that_appear_in_the_block_are_sealed(gpus):
     folder = used()
+    before = write_program(folder, "before", b"of another function", None)
     with tensorflow_programs.sealing():
         program = write_program(folder, "new", b"a program", None)
     assert [file.name for file in folder.glob("*.sha256-*")] == [
@@ -194,6 +195,7 @@ def test_new_programs_are_sealed_after_the_block(gpus):
     ]
     assert used() == folder
     assert program.exists()
+    assert not before.exists()
     with tensorflow_programs.sealing():
         program.unlink()  # by another process
     for file in folder.iterdir():
