@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bhsearch.models import keras_settings
-from bhsearch.runtime import jax_programs
+from bhsearch.runtime import graph_names, jax_programs, tensorflow_programs
 
 
 @contextlib.contextmanager
@@ -88,6 +88,8 @@ def import_backend(threads: int | None = None, minimal: bool = False) -> None:
     keras_settings.check_backend()
     if keras_settings.configured_backend()[0] == "jax":
         jax_programs.use_cache()
+    elif gpu_files():  # on a CPU, TensorFlow's programs are not compiled
+        tensorflow_programs.use_cache()
     with silence_stderr(), _hidden(_OPTIONAL if minimal else ()):
         import keras
 
@@ -215,18 +217,55 @@ def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
         key = tuple((tensor.dtype, tensor.shape.rank) for tensor in tensors)
         if key not in programs:
             plain = _concrete(function, arguments, tensors)
-            programs[key] = _probed(_concrete(function, arguments, tensors, True), plain) if has_gpu() else plain
+            programs[key] = _probed(_by_xla(function, arguments, tensors), plain) if has_gpu() else plain
         return programs[key](*tensors)
 
     return call
 
 
+def _by_xla(function: Callable[..., Any], arguments: Any, tensors: list[Any]) -> Callable[..., Any]:
+    """Return a function of flat tensors that XLA compiles, or finds among the compiled programs on disk.
+
+    If a call with the cache fails, because a program cannot be read or its graph cannot be renamed, this call and all
+    later ones use a function with names of TensorFlow, under which there is no program on disk.
+    """
+    direct = _concrete(function, arguments, tensors, jit=True)
+    if not tensorflow_programs.in_use():
+        return direct
+    kept = _concrete(function, arguments, tensors, jit=True, stable_names=True)
+    failed: list[bool] = []
+
+    def call(*given: Any) -> Any:
+        if not failed:
+            try:
+                with tensorflow_programs.sealing():
+                    return kept(*given)
+            except Exception as error:  # TensorFlow raises many types for programs that it cannot read
+                if is_out_of_memory(error):
+                    raise
+                failed.append(True)
+        return direct(*given)
+
+    return call
+
+
 def _concrete(
-    function: Callable[..., Any], arguments: Any, tensors: list[Any], jit: bool = False
+    function: Callable[..., Any],
+    arguments: Any,
+    tensors: list[Any],
+    jit: bool = False,
+    stable_names: bool = False,
 ) -> Callable[..., Any]:
     """Return a function of flat tensors that is traced on its first call.
 
     A call with flat tensors takes half the time of a call with nested arguments.
+
+    Args:
+        function: Function of arrays.
+        arguments: Nested arguments of `function`.
+        tensors: The same arguments as a flat list of tensors.
+        jit: Whether XLA compiles the function.
+        stable_names: Whether the names in the traced graph are the same in each process, see `graph_names`.
     """
     import tensorflow as tf
 
@@ -241,10 +280,36 @@ def _concrete(
     def call(*given: Any) -> Any:
         if not traced:
             made = tf.function(flat, input_signature=signature, autograph=False, jit_compile=jit or None)
-            traced.append(made.get_concrete_function())
+            traced.append(_with_stable_names(made, signature) if stable_names else made.get_concrete_function())
         return traced[0](*given)
 
     return call
+
+
+def _with_stable_names(function: Any, signature: list[Any]) -> Callable[..., Any]:
+    """Trace a `tf.function` of flat tensors, and return a function that calls it under a name from its content.
+
+    Raises:
+        ValueError: If the function uses variables, which have no place in a stored program.
+    """
+    import tensorflow as tf
+
+    caller = tf.function(lambda *given: function(*given), input_signature=signature, autograph=False)
+    traced = caller.get_concrete_function()
+    if traced.captured_inputs:
+        raise ValueError("A function whose compiled program is kept must not use variables.")
+    graph = traced.graph.as_graph_def()
+    graph_names.use_stable_names(graph, f"tf32={tf.config.experimental.tensor_float_32_execution_enabled()}")
+    inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (traced.inputs, traced.outputs))
+    structure = traced.structured_outputs
+
+    def call(*given: Any) -> Any:
+        found = tf.graph_util.import_graph_def(graph, dict(zip(inputs, given, strict=True)), outputs, name="")
+        return tf.nest.pack_sequence_as(structure, found)
+
+    # Unlike `tf.function`, this makes the functions of the imported graph known to TensorFlow.
+    imported: Callable[..., Any] = tf.compat.v1.wrap_function(call, signature)
+    return imported
 
 
 def _probed(fast: Callable[..., Any], safe: Callable[..., Any]) -> Callable[..., Any]:
@@ -338,8 +403,10 @@ def in_precision(name: str) -> Iterator[None]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that the device or the machine is out of memory."""
-    return isinstance(error, MemoryError) or any(
-        word in f"{type(error).__name__} {error}" for word in ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OOM when")
+    text = f"{type(error).__name__} {error}"
+    return isinstance(error, MemoryError) or (
+        any(word in text for word in ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OOM when"))
+        and "No space left on device" not in text  # a full disk is a resource of TensorFlow, too
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bhsearch.errors import SettingsError
+from bhsearch.runtime import tensorflow_programs
 from bhsearch.runtime.environment import keras_home
 
 FLOATX, EPSILON, DATA_FORMAT = "float32", 1e-7, "channels_last"
@@ -103,7 +104,12 @@ def onednn() -> bool:
 def machine_facts() -> dict[str, str]:
     """Return the number of usable processors and the environment variables that are logged with results."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"processors": str(usable)} | {name.lower(): os.environ[name] for name in _LOGGED if os.environ.get(name)}
+    values = {name: os.environ.get(name, "") for name in _LOGGED}
+    # The folder of compiled programs changes no result, and is a path of this machine.
+    values[tensorflow_programs.FLAGS_VARIABLE] = tensorflow_programs.user_flags(
+        values[tensorflow_programs.FLAGS_VARIABLE]
+    )
+    return {"processors": str(usable)} | {name.lower(): value for name, value in values.items() if value}
 
 
 def _backend() -> str:

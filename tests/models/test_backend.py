@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -151,10 +152,49 @@ def test_what_can_be_compiled_is_never_run_as_it_is():
     assert [run(1), run(2)] == [2, 3]
 
 
+def test_stable_names_change_no_result():
+    tf = pytest.importorskip("tensorflow")
+
+    def function(pair, n_steps):
+        total, (state,) = backend.value_and_grad(lambda x, y: tf.reduce_sum(tf.tanh(x[0] @ y)))([pair[0]], pair[1])
+        return {"total": total, "state": [tf.while_loop(lambda k, _: k < n_steps, steps(pair[1]), (0, state))[1]]}
+
+    def steps(factor):
+        return lambda k, x: (k + 1, tf.tanh(x @ factor))
+
+    def flat(size):
+        values = np.random.default_rng(size).normal(0, 1, (2, size, size)).astype(np.float32)
+        return [*map(tf.constant, values), tf.constant(3)]
+
+    def nested(tensors):
+        return tuple(tensors[:2]), tensors[2]
+
+    tensors = flat(4)
+    named, again, direct = (
+        backend._concrete(function, nested(tensors), tensors, jit=True, stable_names=stable)
+        for stable in (True, True, False)
+    )
+    for size in (4, 7):
+        results = [tf.nest.map_structure(lambda x: x.numpy().tolist(), run(*flat(size))) for run in (named, direct)]
+        assert results[0] == results[1]
+    del named  # which must not take the functions of the other one with it
+    gc.collect()
+    assert again(*flat(5))["total"].numpy() == direct(*flat(5))["total"].numpy()
+
+
+def test_function_of_variables_is_not_kept():
+    tf = pytest.importorskip("tensorflow")
+    variable = tf.Variable(2.0)
+    run = backend._concrete(lambda x: x * variable, (1.0,), [tf.constant(1.0)], jit=True, stable_names=True)
+    with pytest.raises(ValueError, match="variables"):
+        run(tf.constant(3.0))
+
+
 def test_out_of_memory_is_told_from_other_errors():
     assert backend.is_out_of_memory(MemoryError())
     assert backend.is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"))
     assert not backend.is_out_of_memory(ValueError("wrong shape"))
+    assert not backend.is_out_of_memory(RuntimeError("ResourceExhaustedError: x.pb.tmp; No space left on device"))
 
 
 def test_a_processor_trains_in_float32():

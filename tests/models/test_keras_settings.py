@@ -13,6 +13,7 @@ import pytest
 
 from bhsearch.errors import SettingsError
 from bhsearch.models import features, keras_settings, openvino
+from bhsearch.runtime.compiled_programs import FOLDER_NAME
 from tests.models.conftest import pixels_of, tissue
 
 ODD = {"floatx": "float16", "epsilon": 0.1, "image_data_format": "channels_first", "backend": "tensorflow"}
@@ -151,6 +152,14 @@ def test_variables_that_may_move_a_number_are_told(monkeypatch):
     assert told["xla_flags"] == "--xla_cpu_enable_fast_math=false"
     assert "omp_num_threads" not in told
     assert int(told["processors"]) >= 1
+
+
+def test_folder_of_compiled_programs_is_not_told(monkeypatch):
+    own = f'--tf_xla_persistent_cache_directory="/home/me/{FOLDER_NAME}/abc"'
+    monkeypatch.setenv("TF_XLA_FLAGS", own)
+    assert "tf_xla_flags" not in keras_settings.machine_facts()
+    monkeypatch.setenv("TF_XLA_FLAGS", f"--tf_xla_clustering_debug {own}")
+    assert keras_settings.machine_facts()["tf_xla_flags"] == "--tf_xla_clustering_debug"
 
 
 @pytest.mark.faults

@@ -1,5 +1,4 @@
 import os
-import stat
 import subprocess
 import sys
 import time
@@ -11,8 +10,7 @@ import numpy as np
 import pytest
 
 from bhsearch.runtime import jax_programs
-
-posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs POSIX permissions")
+from bhsearch.runtime.compiled_programs import programs_folder
 
 # A product in a loop, compiled to take longer than a moment; the result and the names of the cached programs.
 _RUN = """
@@ -33,44 +31,6 @@ def caches(tmp_path, monkeypatch):
     return tmp_path
 
 
-@posix
-def test_folder_is_for_this_user_only(caches):
-    folder = jax_programs.programs_folder()
-    assert folder.is_relative_to(caches)
-    assert [stat.S_IMODE(place.stat().st_mode) for place in (folder, folder.parent)] == [0o700, 0o700]
-    assert jax_programs.programs_folder() == folder
-
-
-@posix
-@pytest.mark.parametrize("which", ["folder", "parent"])
-def test_folder_that_others_may_write_to_is_refused(caches, which):
-    folder = jax_programs.programs_folder()
-    place = folder if which == "folder" else folder.parent
-    place.chmod(0o770)
-    with pytest.warns(UserWarning, match=f"{place.name} is not used.*may write.*{jax_programs.FOLDER_VARIABLE}"):
-        assert jax_programs.programs_folder() is None
-
-
-@posix
-def test_link_is_refused(caches):
-    folder = jax_programs.programs_folder()
-    folder.rmdir()
-    (caches / "elsewhere").mkdir(mode=0o700)
-    folder.symlink_to(caches / "elsewhere", target_is_directory=True)
-    with pytest.warns(UserWarning, match="is not used"):
-        assert jax_programs.programs_folder() is None
-
-
-def test_other_processor_or_driver_has_other_folder(caches, monkeypatch):
-    places = [jax_programs.programs_folder()]
-    for name, text in (("_PROCESSOR", "model name: x\nflags : sse avx512f\n"), ("_DRIVER_VERSION", "999.1\n")):
-        file = caches / name
-        file.write_text(text)
-        monkeypatch.setattr(jax_programs, name, file)
-        places.append(jax_programs.programs_folder())
-    assert len(set(places)) == 3
-
-
 def test_folder_chosen_by_user_is_kept(caches, monkeypatch):
     monkeypatch.setenv(jax_programs.FOLDER_VARIABLE, "mine")
     jax_programs.use_cache()
@@ -81,7 +41,7 @@ def test_folder_chosen_by_user_is_kept(caches, monkeypatch):
 def test_interrupted_programs_are_deleted(caches, monkeypatch):
     if "jax" in sys.modules:
         pytest.skip("JAX is imported, so that its cache is chosen")
-    folder = jax_programs.programs_folder()
+    folder = programs_folder(jax_programs.PACKAGES, jax_programs.FOLDER_VARIABLE)
     whole = zlib.compress(np.random.default_rng(0).bytes(4096))
     contents = {"whole": whole, "cut": whole[:2000], "empty": b"", "garbage": b"\x78" + bytes(99), "new": whole[:9]}
     for name, content in contents.items():
