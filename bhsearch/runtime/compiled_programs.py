@@ -58,14 +58,15 @@ def _machine_digest(packages: Sequence[str], facts: Sequence[str]) -> str:
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions.append(f"{package} {metadata.version(package)}")
-    machine = [platform.machine(), _first_line(_DRIVER_VERSION, ""), _first_line(_PROCESSOR, "flags")]
+    features = _first_line(_PROCESSOR, ("flags", "Features"))  # of x86 and of ARM
+    machine = [platform.machine(), _first_line(_DRIVER_VERSION), features]
     return hashlib.sha256("\n".join([*versions, *facts, *machine]).encode(errors="surrogateescape")).hexdigest()[:24]
 
 
-def _first_line(file: Path, start: str) -> str:
-    """Return the first line of a file that begins with a word; an empty string without such a line or file."""
+def _first_line(file: Path, starts: tuple[str, ...] = ("",)) -> str:
+    """Return the first line of a file that begins with one of several words; an empty string if there is none."""
     try:
         with file.open(encoding="utf-8", errors="replace") as lines:
-            return next((line.strip() for line in lines if line.startswith(start)), "")
+            return next((line.strip() for line in lines if line.startswith(starts)), "")
     except OSError:
         return ""

@@ -67,14 +67,15 @@ def test_folder_that_cannot_be_created_is_not_used(caches):
 
 def test_what_programs_depend_on_has_another_folder(caches, monkeypatch):
     places = [programs_folder(), programs_folder(("numpy", "pandas")), programs_folder(facts=("another GPU",))]
-    for name, text in (("_PROCESSOR", "model name: x\nflags : sse avx512f\n"), ("_DRIVER_VERSION", "999.1\n")):
+    x86, arm = "model name: x\nflags : sse avx512f\n", "CPU part : 0xd0c\nFeatures : fp asimd\n"
+    for name, text in (("_PROCESSOR", x86), ("_PROCESSOR", arm), ("_DRIVER_VERSION", "999.1\n")):
         file = caches / name
         file.write_text(text)
         monkeypatch.setattr(compiled_programs, name, file)
         places.append(programs_folder())
     monkeypatch.setattr(compiled_programs.metadata, "version", lambda package: "0.0.0")
     places.append(programs_folder())
-    assert len(set(places)) == 6
+    assert len(set(places)) == 7
 
 
 def test_package_that_is_not_installed_has_no_version(caches):
