@@ -340,6 +340,15 @@ def cache_of(tmp_path_factory: pytest.TempPathFactory) -> str:
     return os.environ.get("BHSEARCH_TEST_CACHE") or str(folder_of_run(tmp_path_factory) / "cache")
 
 
+def fresh_cache(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A cache without features or pixels; converted networks, which take seconds each, are those of the other tests."""
+    converted = Path(cache_of(tmp_path_factory)) / "networks"
+    converted.mkdir(parents=True, exist_ok=True)
+    folder.mkdir()
+    (folder / "networks").symlink_to(converted)
+    return str(folder)
+
+
 def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Make a study of four trials, once for all tests: two in a worker, two more, and the same command again.
 

@@ -68,7 +68,7 @@ def test_a_calibrated_model_has_the_right_rate_of_the_malignant() -> None:
     turned=st.booleans(),
     n=st.integers(4, 60),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_slope_is_above_zero_whatever_comes_in(seed: int, scale: float, turned: bool, n: int) -> None:
     """Even where the model ranks the wrong way round: a calibration never turns a ranking over."""
     rng = np.random.default_rng(seed)
@@ -129,7 +129,7 @@ def test_the_operating_point_counts_every_case_the_same_and_averages_logits() ->
 
 
 @given(seed=st.integers(0, 10_000), copies=st.integers(2, 4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_copies_of_every_image_and_another_order_change_nothing(seed: int, copies: int) -> None:
     base = simulate(14, n_folds=3, seed=seed, largest=8)
     rows = np.random.default_rng(seed).permutation(np.tile(np.arange(len(base)), copies))
@@ -154,14 +154,14 @@ def single_images(probability: np.ndarray, label: np.ndarray) -> Predictions:
 def test_a_calibration_that_makes_the_brier_score_worse_on_other_cases_is_left_out() -> None:
     """The probabilities are right as they are; a line fitted on thirty cases adds its own error, as a rule."""
     left_out = 0
-    for seed in range(20):
+    for seed in range(10):
         point = operating_point(single_images(*drawn(30, slope=1.0, offset=0.0, seed=seed)), BINARY)
         is_worse = point.brier_after > point.brier_before
         assert (point.calibration == NO_CALIBRATION) == is_worse
         if is_worse:
             assert f"from {point.brier_before:.4f} to {point.brier_after:.4f}" in str(point)
         left_out += is_worse
-    assert left_out > 5
+    assert left_out > 2
 
 
 def test_a_calibration_that_helps_is_applied() -> None:

@@ -31,6 +31,7 @@ def test_every_part_is_measured_by_wall_clock_and_processors(speed, capsys):
     assert n_bytes >= 8 * 48**2 * 3
 
 
+@pytest.mark.slow
 def test_a_version_is_measured_in_a_process_of_its_own_with_an_empty_cache(speed, capsys):
     rounds = speed.main([*SMALL, "--rounds", "1", "--before", str(speed.ROOT)])
     assert {side: len(found) for side, found in rounds.items()} == {speed.BEFORE: 1, speed.AFTER: 1}

@@ -34,6 +34,7 @@ def test_an_encoder_is_written_as_published_ones_are(folder):
     assert backbone.describe(SIZE).n_features == WIDTH
 
 
+@pytest.mark.slow
 def test_conversion_and_inference_are_measured_in_processes_of_their_own(large, folder, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(large, "machine", lambda: large.sys.modules["feature_speed"].Machine(1e11, 2e11, 1e10))

@@ -14,6 +14,7 @@ from experiments.benchmarks.many_workers import __main__ as many_workers
 from experiments.benchmarks.many_workers.servers import postgres
 
 
+@pytest.mark.slow
 def test_workers_that_sleep_share_a_journal_and_every_second_is_in_a_part(tmp_path, capfd):
     output = tmp_path / "table.md"
     words = ["--quick", "--tracking", "off", "--storages", "journal", "--output", str(output)]

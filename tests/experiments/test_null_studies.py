@@ -22,6 +22,7 @@ def null_studies():
     return load("null_studies")
 
 
+@pytest.mark.slow
 def test_the_correction_removes_most_of_what_the_search_put_there(null_studies, capsys):
     found = null_studies.main([*SMALL, "--samplers", "random", "--studies", "10", "--trials", "10"])["random"]
     raw, corrected = (np.mean([getattr(null.corrected, name) for null in found]) for name in ("raw", "score"))

@@ -15,6 +15,7 @@ def measuring():
     return load("processor_seconds")
 
 
+@pytest.mark.slow
 def test_every_process_of_a_study_is_known_and_counted(measuring, capsys):
     words = ["--data", "phantom:cases=24,images=2", "--trials", "2", "--image-size", "48", "--backbones", "staintex-s"]
     cold, warm = (studies[0].processor for studies in measuring.main([*words, "--rounds", "1"]))

@@ -17,7 +17,7 @@ from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.keras_applications import REGISTRY
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.training.train_step import CompiledTrainer
-from tests.studies import cache_of
+from tests.studies import fresh_cache
 
 
 def pytest_collection_modifyitems(items):
@@ -35,19 +35,10 @@ def _backend():
     backend.import_backend()
 
 
-@pytest.fixture(scope="session")
-def _converted(tmp_path_factory):
-    folder = Path(cache_of(tmp_path_factory)) / "networks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 @pytest.fixture(autouse=True)
-def _fresh_cache(tmp_path_factory, _converted, monkeypatch):
+def _fresh_cache(tmp_path_factory, monkeypatch):
     """Empty the cache of features, but share converted networks, which take seconds each."""
-    root = tmp_path_factory.mktemp("cache")
-    (root / "networks").symlink_to(_converted)
-    monkeypatch.setenv("BHSEARCH_CACHE", str(root))
+    monkeypatch.setenv("BHSEARCH_CACHE", fresh_cache(tmp_path_factory.mktemp("cache") / "cache", tmp_path_factory))
 
 
 def tissue(n_images, size, *, density=0.3, seed=0):
@@ -98,9 +89,10 @@ import json, os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import keras, numpy as np
 for line in sys.stdin:
-    model, images, outputs = json.loads(line)
+    model, *batches = json.loads(line)
     network = keras.saving.load_model(model)
-    np.save(outputs, network.predict(np.load(images), verbose=0))
+    for images, outputs in batches:
+        np.save(outputs, np.asarray(network(np.load(images), training=False)))
     print(json.dumps(sorted(name for name in sys.modules if name.startswith("bhsearch"))), flush=True)
 """
 
@@ -119,17 +111,19 @@ class Elsewhere:
             text=True,
         )
 
-    def predict(self, network, images):
-        """Save a network, load it in the other process, and return its predictions."""
-        files = [str(self._folder / name) for name in ("network.keras", "images.npy", "outputs.npy")]
-        network.save(files[0])
-        np.save(files[1], images)
-        self._process.stdin.write(json.dumps(files) + "\n")
+    def predict(self, network, *batches):
+        """Save a network, load it in the other process, and return its predictions, one after the other."""
+        file = str(self._folder / "network.keras")
+        places = [[str(self._folder / f"{name}{k}.npy") for name in ("in", "out")] for k in range(len(batches))]
+        network.save(file)
+        for images, (place, _) in zip(batches, places, strict=True):
+            np.save(place, images)
+        self._process.stdin.write(json.dumps([file, *places]) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, "the network could not be loaded without bhsearch"
         assert json.loads(answer) == []
-        return np.load(files[2])
+        return np.concatenate([np.load(place) for _, place in places])
 
     def close(self):
         self._process.stdin.close()
@@ -175,6 +169,14 @@ def own_network(tmp_path_factory) -> Backbone:
     from tests.models.finetuning import own_backbone
 
     return own_backbone(tmp_path_factory.mktemp("own"))
+
+
+@pytest.fixture(scope="session")
+def own_program(own_network):
+    """Provide a trainer of that network with a hidden layer, of which the upper half is trained."""
+    from tests.models.finetuning import shape_of
+
+    return CompiledTrainer(shape_of(own_network, "half", hidden=3))
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,10 @@ from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.keras_applications import REGISTRY
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
+from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.runtime import cache as runtime_cache
 from tests.models.conftest import pixels_of, tissue
+from tests.studies import cache_of
 
 CPU_EXECUTORS = ("openvino", "keras")
 
@@ -22,6 +24,14 @@ CPU_EXECUTORS = ("openvino", "keras")
 @pytest.fixture(scope="module")
 def images():
     return tissue(12, 64)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _converted(mobilenet, staintex_s, tmp_path_factory):
+    """One process converts both backbones of this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BHSEARCH_CACHE", cache_of(tmp_path_factory))
+        BackgroundConversion([mobilenet, staintex_s], 64).program(mobilenet)
 
 
 def kept():

@@ -19,37 +19,38 @@ def batch():
     return np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3)).astype(np.float32)
 
 
+def program_of(name):
+    """A bank of filters and its converted file; one process converts both banks."""
+    backbones = {backbone.name: backbone for backbone in find_backbones(["staintex-s", "staintex-l"], None).backbones}
+    return backbones[name], BackgroundConversion(backbones.values(), SIZE).program(backbones[name])
+
+
 def own(folder, name, outputs, images):
     keras.Model(images, outputs).save(folder / f"{name}.keras")
     return find_backbones([str(folder / f"{name}.keras")], None).backbones[0]
 
 
 def test_a_program_gives_the_numbers_of_the_network(batch):
-    backbone = find_backbones(["staintex-s"], None).backbones[0]
-    program = BackgroundConversion([backbone], SIZE).program(backbone)
+    backbone, program = program_of("staintex-s")
     expected = keras_forward(backbone.build(SIZE))([batch])
     np.testing.assert_allclose(openvino_forward(program)([batch[:2], batch[2:]]), expected, atol=1e-4)
 
 
 def test_the_outputs_that_each_compiled_program_is_checked_with_are_those_of_the_network():
-    backbone = find_backbones(["staintex-s"], None).backbones[0]
-    program = BackgroundConversion([backbone], SIZE).program(backbone)
+    backbone, program = program_of("staintex-s")
     expected = keras_forward(backbone.build(SIZE))([reference_images(SIZE)])
     np.testing.assert_allclose(np.load(program.with_name("reference.npy")), expected, atol=1e-4)
 
 
 def test_a_flat_image_has_numbers_too():
     # On one backend the deviation of a constant was the root of a negative number.
-    backbone = find_backbones(["staintex-l"], None).backbones[0]
     flat = np.stack([np.full((SIZE, SIZE, 3), value, np.float32) for value in (0, 100, 203, 244, 255)])
-    program = BackgroundConversion([backbone], SIZE).program(backbone)
+    _, program = program_of("staintex-l")
     assert np.isfinite(openvino_forward(program)([flat])).all()
 
 
-def test_a_program_is_made_once(batch, tmp_path, monkeypatch):
-    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path))
-    backbone = find_backbones(["staintex-s"], None).backbones[0]
-    file = BackgroundConversion([backbone], SIZE).program(backbone)
+def test_a_program_is_made_once():
+    backbone, file = program_of("staintex-s")
     made = file.stat().st_mtime_ns
     again = BackgroundConversion([backbone], SIZE)
     assert again._process is None

@@ -142,7 +142,8 @@ def test_another_order_of_axes_is_left_alone():
 
 
 def test_a_network_is_converted_once_and_gives_the_features_of_keras(mobilenet):
-    program = BackgroundConversion([mobilenet], 64).program(mobilenet)
+    backbones = [mobilenet, *find_backbones(["staintex-l"], None).backbones]  # one process for this test and the next
+    program = BackgroundConversion(backbones, 64).program(mobilenet)
     assert len(conversions(openvino.Core().read_model(program))) == 1
     images = tissue(5, 64).astype(np.float32)
     expected = keras_forward(mobilenet.build(64))([images])

@@ -31,7 +31,7 @@ from bhsearch.objectives import frozen as module
 from bhsearch.objectives.base import TrialResult
 from bhsearch.objectives.feature_progress import FeatureProgress
 from bhsearch.objectives.frozen import FrozenObjective
-from tests.studies import SMALL, cache_of
+from tests.studies import SMALL, cache_of, fresh_cache
 from tests.tasks.samples import BINARY
 
 N_FOLDS, N_REPEATS, SIZE = 3, 2, 48
@@ -46,6 +46,7 @@ POINT = {
 }
 LINEAR = POINT | {"hidden_units": 0, "policy": "none", "tta": False}
 LINEAR_VIEWS = POINT | {"hidden_units": 0}
+Noisy = Callable[..., FrozenObjective]
 
 
 class Data:
@@ -92,20 +93,32 @@ def objective(data: Data, tmp_path_factory: pytest.TempPathFactory) -> FrozenObj
         return data.objective(data.index)
 
 
+@pytest.fixture(scope="module")
+def made() -> dict[bytes, tuple[FrozenObjective, str]]:
+    """Objectives on noise, each with its cache, by the images that are noise: made once for all points of a test."""
+    return {}
+
+
 @pytest.fixture
-def with_noise(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[np.ndarray], Dataset]:
-    """A function: the data set with the pixels of some images replaced by noise, and nothing cached of it."""
+def noisy(data: Data, made, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Noisy:
+    """A function: an objective on the data set with noise as the pixels of some images, and nothing cached of it."""
 
-    def copy(rows: np.ndarray) -> Dataset:
-        folder = tmp_path / "noise"
-        shutil.copytree(data.index.root, folder)
-        random = np.random.default_rng(1)
-        for path in data.index.column("path")[rows]:
-            Image.fromarray(random.integers(0, 256, (160, 240, 3), np.uint8)).save(folder / path)
-        monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "cache"))
-        return load_dataset(folder, layout="breakhis")
+    def objective(rows: np.ndarray, label: np.ndarray | None = None) -> FrozenObjective:
+        if rows.tobytes() not in made:
+            folder = tmp_path_factory.mktemp("noise")
+            cache = fresh_cache(folder / "cache", tmp_path_factory)
+            shutil.copytree(data.index.root, folder / "images")
+            random = np.random.default_rng(1)
+            for path in data.index.column("path")[rows]:
+                noise = random.integers(0, 256, (160, 240, 3), np.uint8)
+                Image.fromarray(noise).save(folder / "images" / path)
+            monkeypatch.setenv("BHSEARCH_CACHE", cache)
+            made[rows.tobytes()] = data.objective(load_dataset(folder / "images", layout="breakhis"), label), cache
+        found, cache = made[rows.tobytes()]
+        monkeypatch.setenv("BHSEARCH_CACHE", cache)
+        return found
 
-    return copy
+    return objective
 
 
 def same(one: np.ndarray, other: np.ndarray) -> bool:
@@ -239,22 +252,22 @@ def test_test_time_augmentation_averages_the_probabilities_of_all_views(data, ob
 
 
 @pytest.mark.parametrize("point", [POINT, LINEAR, LINEAR_VIEWS], ids=["hidden", "linear", "linear on views"])
-def test_noise_in_a_folds_own_rows_leaves_its_head_unchanged_bit_for_bit(data, objective, with_noise, point):
+def test_noise_in_a_folds_own_rows_leaves_its_head_unchanged_bit_for_bit(data, objective, noisy, point):
     """The leak test: pixels and labels of one validation part replaced, from the image files on."""
     column = 1
     held_out = data.fold[0] == column
     noisy_rows = np.flatnonzero(data.rows)[held_out]
     label = np.where(held_out, 1 - data.label, data.label).astype(np.int8)
     before = objective(point)
-    after = data.objective(with_noise(noisy_rows), label)(point)
+    after = noisy(noisy_rows, label)(point)
     assert column_is_same(before, after, column)
     others = [k for k in range(N_FOLDS * N_REPEATS) if k != column]
     assert not any(column_is_same(before, after, k) for k in others)  # they learn from those rows, so noise must show
 
 
-def test_noise_in_the_sealed_test_changes_nothing(data, objective, with_noise):
+def test_noise_in_the_sealed_test_changes_nothing(data, objective, noisy):
     before = objective(POINT)
-    after = data.objective(with_noise(np.flatnonzero(data.split.test)))(POINT)
+    after = noisy(np.flatnonzero(data.split.test))(POINT)
     assert before.score == after.score
     assert same(before.probability, after.probability)
     assert before.curves == after.curves

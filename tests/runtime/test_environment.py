@@ -123,7 +123,9 @@ def test_consent_to_openvinos_telemetry_is_respected(tmp_path, consent, silent):
     assert facts(tmp_path, HOME=str(tmp_path))["silent"] == silent
 
 
-@pytest.mark.parametrize("start", ["import_backend", "import_backend_for_inference"])
+@pytest.mark.parametrize(
+    "start", [pytest.param("import_backend", marks=pytest.mark.slow), "import_backend_for_inference"]
+)
 def test_openvino_is_imported_without_a_trace_in_the_home_folder(tmp_path, start):
     """Its telemetry makes a client id, counts, and sends an event when it is imported."""
     program = f"""

@@ -41,7 +41,7 @@ KINDS = {
 NAMES = st.text("abcxyz0189_- é", min_size=1, max_size=8).filter(lambda text: text == text.strip() and text != ".")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     stems=st.lists(NAMES, min_size=2, max_size=12, unique=True),
     folders=st.lists(NAMES, min_size=1, max_size=3),

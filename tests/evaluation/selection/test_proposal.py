@@ -18,6 +18,7 @@ from tests.evaluation.selection.test_bbc_cv import trials
 from tests.tasks.samples import BINARY
 
 COSTS = [1.0, 2.0, 2.0, 4.0, np.inf, np.nan]
+N_DRAWS = 10  # the reference scores every trial and fold with scikit-learn
 
 
 def by_hand(scores, differences, cost):
@@ -112,7 +113,7 @@ def test_every_draw_of_the_correction_applies_the_rule_of_the_whole(noise):
     competing = trials(6, noise=noise, n_repeats=2)
     copy = replace(competing[0], probability=competing[0].probability.copy())
     competing, cost = [*competing, copy], [3.0, 1.0, 2.0, np.inf, 2.0, 1.0, 3.0]
-    draws = group_draws(competing[0].group, competing[0].stratum, 40, seed=5)
+    draws = group_draws(competing[0].group, competing[0].stratum, N_DRAWS, seed=5)
     inside = np.array([[scored(trial, counts) for counts in draws] for trial in competing])
     outside = np.array([[scored(trial, (counts == 0).astype(int)) for counts in draws] for trial in competing])
     whole = inside[:, np.isfinite(inside).all(axis=0)]
@@ -123,7 +124,7 @@ def test_every_draw_of_the_correction_applies_the_rule_of_the_whole(noise):
             winners = by_hand(column, differences, cost)
             dearer += column.argmax() not in winners
             found.append(np.mean(left_out[winners]))
-    corrected = corrected_score(competing, BINARY, 40, seed=5, cost=cost)
+    corrected = corrected_score(competing, BINARY, N_DRAWS, seed=5, cost=cost)
     assert corrected.score == pytest.approx(np.mean(found), abs=1e-9)
     everything = np.ones(draws.shape[1], dtype=int)
     scores = [scored(trial, everything) for trial in competing]

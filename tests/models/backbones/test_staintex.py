@@ -22,7 +22,7 @@ def network():
 
 
 def features(network, images):
-    return network.predict(np.asarray(images, np.float32), verbose=0)
+    return np.asarray(network(np.asarray(images, np.float32), training=False))
 
 
 def texture(network, images):

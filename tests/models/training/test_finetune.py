@@ -51,7 +51,9 @@ def logits_of(program, pixels, member, rows, n_views=1):
 # -- the same whatever ran before --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["cnn_program", "mobilenet_program"])
+@pytest.mark.parametrize(
+    "name", ["cnn_program", "own_program", pytest.param("mobilenet_program", marks=pytest.mark.slow)]
+)
 def test_a_used_program_gives_bit_for_bit_what_a_fresh_one_gives(name, pixels, request):
     """After another fold, and another trial with another optimizer, policy, length, mixup and dropout."""
     used = request.getfixturevalue(name)
@@ -202,9 +204,8 @@ def check_warm_start(program, backbone, images, folder, hidden):
         np.testing.assert_allclose(found, expected[:, column], atol=1e-4, rtol=1e-5)
 
 
-def test_before_the_first_step_it_says_what_the_frozen_head_says(mobilenet_program, tmp_path):
-    backbone = mobilenet_program.spec.backbone
-    check_warm_start(mobilenet_program, backbone, images_of_two_classes()[0], tmp_path, hidden=3)
+def test_before_the_first_step_it_says_what_the_frozen_head_says(own_program, tmp_path):
+    check_warm_start(own_program, own_program.spec.backbone, images_of_two_classes()[0], tmp_path, hidden=3)
 
 
 @pytest.mark.data

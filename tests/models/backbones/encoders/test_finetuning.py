@@ -82,6 +82,6 @@ def test_fine_tuned_encoders_load_without_bhsearch(program, encoder, tmp_path, e
     members = [trained(program, device_pixels(tmp_path), RICH, fold=fold) for fold in (0, 1)]
     network = ensemble(encoder, "crop", SIZE, ("identity",), 0, members, BINARY.link)
     images = images_of(3, SIZE)
-    expected = network.predict(images, verbose=0)
+    expected = np.asarray(network(images, training=False))
     assert np.ptp(expected) > 1e-4
     np.testing.assert_allclose(elsewhere.predict(network, images), expected, atol=1e-6)

@@ -15,6 +15,7 @@ from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import openvino_forward
 from bhsearch.models.openvino import BackgroundConversion
 from tests.conftest import SHARED
+from tests.studies import cache_of
 
 pytestmark = pytest.mark.data
 FOLDER = SHARED / "data" / "encoders"
@@ -30,7 +31,7 @@ NAMES = (
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _there() -> None:
     if not FOLDER.is_dir():
         pytest.skip("the real test material is not here: ../shared/data/encoders")
@@ -47,6 +48,27 @@ def references(name: str):
         yield size, arrays[f"images_{size}"].astype(np.float32), expected
 
 
+_CONVERT = """
+import json, sys
+from bhsearch.models import openvino
+for task in json.load(sys.stdin):
+    openvino.main(task)
+"""
+
+
+@pytest.fixture(scope="module")
+def _converted(_there, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Convert each encoder for its sizes as a study does, but in one process, which takes seconds to start."""
+    tasks = []
+    for name in NAMES:
+        (found,) = find_backbones([f"{FOLDER / name}@cls+mean"], None).backbones
+        row = [found.name, str(found.file), found.digest, found.kind]
+        tasks += [{"size": size, "backbones": [row]} for size, *_ in references(name)]
+    cache = os.environ | {"BHSEARCH_CACHE": cache_of(tmp_path_factory)}
+    subprocess.run([sys.executable, "-c", _CONVERT], input=json.dumps(tasks), env=cache, text=True, check=True)
+
+
+@pytest.mark.usefixtures("_converted")
 @pytest.mark.parametrize("name", NAMES)
 def test_class_token_and_patches_are_those_of_the_library(name):
     (backbone,) = find_backbones([f"{FOLDER / name}@cls+mean"], None).backbones
