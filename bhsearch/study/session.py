@@ -229,11 +229,6 @@ class StudySession:
             backbones=with_joints_of(self.context, self.engine),
         )
 
-    def omit_extras(self) -> None:
-        """Leave out robustness and the nested search at the end, because another process computes and logs them."""
-        settings = replace(self.context.settings, robustness=False, nested=False)
-        self.context = replace(self.context, settings=settings)
-
     def fail(self, error: BhsearchError | OSError) -> None:
         """Record an error to raise at the end of the session; only the first error is kept."""
         self.failure = self.failure or error
