@@ -53,6 +53,8 @@ class StudySession:
         examples: Example images by augmentation policy.
         run_ids: MLflow run ids of the trials that this session logged, by trial number.
         is_interrupted: Whether an interrupt or the time limit ended the search early.
+        has_jobs: Whether jobs on a cluster may still wait for the study or run its trials, so that the study must not
+            be deleted, even without trials.
         failure: First error of the session, which is raised at its end; None if there was no error.
     """
 
@@ -61,7 +63,7 @@ class StudySession:
         self.metadata, self.engine = open_engine(context)
         self.predictions: dict[int, Predictions] = {}
         self.examples: Mapping[str, npt.NDArray[np.uint8]] = {}
-        self.is_interrupted = False
+        self.is_interrupted = self.has_jobs = False
         self.failure: BhsearchError | OSError | None = None
         self.outbox: Outbox | None = None
         self.run_ids: dict[int, str] = {}
@@ -183,10 +185,14 @@ class StudySession:
     def is_refused(self, error: BhsearchError | OSError, uploader: UploaderProcess | None) -> bool:
         """Return whether an error occurred before the session's first trial, so that the session must be undone.
 
+        A session with jobs on a cluster is never undone, because they would not find the study.
+
         Args:
             error: The error.
             uploader: Process that logs to MLflow; None if it was not started.
         """
+        if self.has_jobs:
+            return False
         n_now = len(self.trials())
         was_refused = uploader is not None and not uploader.run_id and isinstance(error, InputError)
         return not n_now or (was_refused and n_now == self.criteria.n_before)
