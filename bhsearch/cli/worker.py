@@ -13,7 +13,7 @@ app = make_app()
 @app.command(cls=Command, epilog=RESEARCH_ONLY)
 @settings_options(
     "storage", "study", "data", "weights_dir", "trials", "timeout", "budget", "workers", "workers_per_gpu", "launcher",
-    "trial_timeout", "max_worker_memory", "only", "tracking", "quiet",
+    "trial_timeout", "max_worker_memory", "robustness", "nested", "race_divisions", "only", "tracking", "quiet",
     required=("study",),
     defaults=False,
 )  # fmt: skip

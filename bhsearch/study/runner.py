@@ -163,8 +163,6 @@ def _run_study(settings: Settings, reporter: ProgressReporter, cluster: ClusterL
         if part in (FEATURES, TRIALS) or verdict == LEFT:
             result = conclude_part(session, uploader)
         else:
-            if is_logged_by_jobs:  # and so is what costs much
-                session.omit_extras()
             result = conclude(session, uploader)
         session.raise_failure()
         return result

@@ -53,6 +53,8 @@ class StudySession:
         examples: Example images by augmentation policy.
         run_ids: MLflow run ids of the trials that this session logged, by trial number.
         is_interrupted: Whether an interrupt or the time limit ended the search early.
+        has_jobs: Whether jobs on a cluster may still wait for the study or run its trials, so that the study must not
+            be deleted, even without trials.
         failure: First error of the session, which is raised at its end; None if there was no error.
     """
 
@@ -61,7 +63,7 @@ class StudySession:
         self.metadata, self.engine = open_engine(context)
         self.predictions: dict[int, Predictions] = {}
         self.examples: Mapping[str, npt.NDArray[np.uint8]] = {}
-        self.is_interrupted = False
+        self.is_interrupted = self.has_jobs = False
         self.failure: BhsearchError | OSError | None = None
         self.outbox: Outbox | None = None
         self.run_ids: dict[int, str] = {}
@@ -183,10 +185,14 @@ class StudySession:
     def is_refused(self, error: BhsearchError | OSError, uploader: UploaderProcess | None) -> bool:
         """Return whether an error occurred before the session's first trial, so that the session must be undone.
 
+        A session with jobs on a cluster is never undone, because they would not find the study.
+
         Args:
             error: The error.
             uploader: Process that logs to MLflow; None if it was not started.
         """
+        if self.has_jobs:
+            return False
         n_now = len(self.trials())
         was_refused = uploader is not None and not uploader.run_id and isinstance(error, InputError)
         return not n_now or (was_refused and n_now == self.criteria.n_before)
@@ -228,11 +234,6 @@ class StudySession:
             precisions=precisions_of(stored_choices(self.engine)),
             backbones=with_joints_of(self.context, self.engine),
         )
-
-    def omit_extras(self) -> None:
-        """Leave out robustness and the nested search at the end, because another process computes and logs them."""
-        settings = replace(self.context.settings, robustness=False, nested=False)
-        self.context = replace(self.context, settings=settings)
 
     def fail(self, error: BhsearchError | OSError) -> None:
         """Record an error to raise at the end of the session; only the first error is kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 from bhsearch.config import ALL, Settings
@@ -43,6 +44,8 @@ def cluster_launcher(settings: Settings) -> ClusterLauncher | None:
             f"--workers-per-gpu {settings.workers_per_gpu} cannot be used with --launcher {name}, whose jobs are one "
             "worker each. On Ray, workers share a GPU with --launcher-option num_gpus=0.5."
         )
+    if launcher.concludes:
+        _require_no_extras(settings)
     if not ENGINES.get(settings.engine).capabilities.uses_database:
         raise SettingsError(
             f"--launcher {name} requires --engine optuna, but got --engine {settings.engine}: only Optuna's studies "
@@ -81,6 +84,23 @@ def for_cluster(settings: Settings, reporter: ProgressReporter) -> Settings:
         "finetune --init-from STUDY."
     )
     return replace(settings, regime=FROZEN)
+
+
+def _require_no_extras(settings: Settings) -> None:
+    """Check that nothing is to be computed after the search, because the job that ranks the trials does not do it."""
+    extras = {
+        "--robustness": settings.robustness,
+        "--nested": settings.nested,
+        f"--race-divisions {settings.race_divisions}": settings.race_divisions > 0,
+    }
+    given = [option for option, is_given in extras.items() if is_given]
+    if given:
+        words = " ".join(given)
+        raise SettingsError(
+            f"{words} cannot be used with --launcher {settings.launcher}, whose jobs do not compute it. Run the study "
+            "without it, and then, on a machine with the data and the cache: bhsearch worker --study "
+            f"{shlex.quote(settings.study or 'NAME')} --only summary {words}"
+        )
 
 
 def _require_no_options(settings: Settings) -> None:

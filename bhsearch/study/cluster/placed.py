@@ -17,7 +17,15 @@ from bhsearch.study.context import FINETUNE, StudyContext, check_choices
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.outcome.result import StudyResult
 from bhsearch.study.session import StudySession, best_of, n_finished
-from bhsearch.study.workers.launchers.jobs import ClusterLauncher, Placement, StudyJobs, job_variables, options_of
+from bhsearch.study.workers.launchers.jobs import (
+    ClusterLauncher,
+    JobsLeftError,
+    Placement,
+    StudyJobs,
+    job_variables,
+    options_of,
+)
+from bhsearch.study.workers.pool import n_workers
 from bhsearch.study.workers.worker import DONE, STOPPED, TIME, is_over
 from bhsearch.text import plural
 
@@ -61,23 +69,30 @@ def _jobs(settings: Settings, study: str, encoders: list[str], values: dict[str,
     for name in ("trial_timeout", "max_worker_memory", "timeout"):
         value = getattr(settings, name)
         if value is not None:
-            options += [f"--{name.replace('_', '-')}", f"{value:g}"]
-    n_workers = settings.workers or 1
-    if settings.budget is not None:  # a worker takes it as the budget of the workers of its own command
-        options += ["--budget", f"{settings.budget * n_workers:g}"]
+            options += [f"--{name.replace('_', '-')}", _number(value)]
+    if settings.budget is not None:
+        # A worker command multiplies it by the number of its own processes, one for each of its GPUs.
+        options += ["--budget", _number(settings.budget * n_workers(settings))]
     if not settings.tracking:
         options.append("--no-tracking")
+    # The job that creates the study needs it. If the command has created the study, its points are the same.
+    warm = {"warm_start_from": list(settings.warm_start_from)} if settings.warm_start_from else {}
     return StudyJobs(
         study=study,
-        n_workers=n_workers,
+        n_workers=n_workers(settings),
         encoders=encoders,
-        settings=values,
+        settings=values | warm,
         worker_options=options,
         options=options_of(settings.launcher_option),
         variables=job_variables(settings.storage),
         folder=Path.cwd() / _FOLDER / _folder_name(study),
         waits=settings.wait,
     )
+
+
+def _number(value: float) -> str:
+    """Return the shortest text that is read as the same number."""
+    return repr(float(value)).removesuffix(".0")
 
 
 def _folder_name(study: str) -> str:
@@ -98,20 +113,27 @@ def run_jobs(session: StudySession, launcher: ClusterLauncher) -> str:
 
     Raises:
         InputError: If a worker refused its settings or its data.
-        RunError: If the jobs cannot be submitted, or ended without finishing the study.
+        RunError: If the jobs cannot be submitted, or ended without finishing the study. `session.has_jobs` then says
+            whether jobs of the study may be left.
     """
-    settings = session.context.settings
-    with closing(launcher.submit(jobs_of(session.context))) as placement:
+    try:
+        placed = launcher.submit(jobs_of(session.context))
+    except JobsLeftError:
+        session.has_jobs = True
+        raise
+    session.has_jobs = True
+    with closing(placed) as placement:
         try:
-            if not settings.wait:
+            if not session.context.settings.wait:
                 _say(session, placement)
                 return LEFT
             return _follow(session, placement)
-        except KeyboardInterrupt:
-            session.reporter.say(placement.interrupt())
-            return STOPPED
-        except BaseException:
-            session.reporter.say(placement.interrupt())
+        except BaseException as error:
+            sentence = placement.interrupt()
+            session.has_jobs = placement.n_running > 0
+            session.reporter.say(sentence)
+            if isinstance(error, KeyboardInterrupt):
+                return STOPPED
             raise
 
 

@@ -353,12 +353,15 @@ class WorkerPool:
 def n_workers(settings: Settings) -> int:
     """Return the number of worker processes; 0 if the command runs the trials itself.
 
-    The number is `--workers` if given; otherwise `--workers-per-gpu` for each GPU, and at least 1, or 1 if the engine
+    With the launcher of a cluster, it is the number of workers that are placed on other machines. The number is
+    `--workers` if given; otherwise `--workers-per-gpu` for each GPU, and at least 1, or 1 if the engine
     is not parallel. With `--workers-per-gpu auto`, it is the number at the start.
 
     Raises:
         SettingsError: If `--workers-per-gpu` is given without a GPU.
     """
+    if isinstance(LAUNCHERS.get(settings.launcher), ClusterLauncher):
+        return settings.workers or 1  # the GPUs of this machine do not matter
     per_gpu = first_workers_per_gpu(settings)
     if os.name == "nt":  # on Windows, a process cannot inherit a socket
         return 0

@@ -67,6 +67,29 @@ def test_what_cannot_work_is_refused(changes, message):
         cluster_launcher(Settings(**{**GIVEN, **changes}))
 
 
+EXTRAS = {"robustness": True, "nested": True, "race_divisions": 3}
+
+
+@pytest.mark.parametrize(
+    ("extras", "words"),
+    [
+        ({"robustness": True}, "--robustness"),
+        ({"nested": True}, "--nested"),
+        ({"race_divisions": 3}, "--race-divisions 3"),
+        (EXTRAS, "--robustness --nested --race-divisions 3"),
+    ],
+)
+def test_what_no_job_computes_after_the_search_is_refused_with_the_command_that_does(extras, words):
+    with pytest.raises(SettingsError, match=f"^{words} cannot be used with --launcher kubernetes") as caught:
+        cluster_launcher(Settings(**GIVEN, **extras))
+    assert str(caught.value).endswith(f": bhsearch worker --study mine --only summary {words}")
+
+
+def test_a_launcher_whose_command_ranks_the_trials_computes_all(monkeypatch):
+    monkeypatch.setattr(LAUNCHER, "concludes", False)
+    assert cluster_launcher(Settings(**GIVEN, **EXTRAS)) is LAUNCHER
+
+
 def test_a_server_that_is_down_is_found_before_anything_is_submitted(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     given = {"launcher": "ray", "launcher_option": ("address=local",), "dry_run": False}

@@ -205,6 +205,20 @@ def test_parts_of_a_study_by_several_commands(place):
     assert len(place.finished()) == 4
 
 
+@pytest.mark.slow
+def test_what_a_cluster_does_not_compute_can_be_added_after_the_search(place):
+    """The command that `cluster.checks` names."""
+    code, out, err = ended(place.start(trials=3, only="trials", launcher="local", workers=0))
+    assert code == 0, out + err
+    extras = ["--robustness", "--nested", "--race-divisions", "1"]
+    code, out, err = ended(place.command("worker", "--study", STUDY, "--only", "summary", *extras, "--no-tracking"))
+    assert code == 0, out + err
+    text = " ".join(out.split())
+    assert "Robustness under shifts" in text
+    assert "nested AUC" in text
+    assert "best trials were raced on further divisions" in text
+
+
 def test_a_worker_that_only_runs_trials_and_is_ended_says_so(place):
     """Else a batch system would take it for done, and not start it again."""
     process = place.start(trials=400, only="trials", launcher="local", workers=0)

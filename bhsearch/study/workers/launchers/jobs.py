@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from bhsearch.config import FEATURES, SUMMARY, TRIALS
+from bhsearch.errors import RunError
 
 STORAGE_VARIABLE = "BHSEARCH_STORAGE"
 TIME_IS_UP = 130  # exit code of a worker whose `--timeout` is over
 # Beginnings of the environment variables that a worker needs; some contain passwords.
 _PREFIXES = ("BHSEARCH_", "MLFLOW_", "PG", "AWS_", "KERAS_", "OMP_NUM_THREADS")
+
+
+class JobsLeftError(RunError):
+    """The submission of a study's jobs failed, and some of the jobs may wait or run all the same."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,10 @@ class Placement(Protocol):
 
     @property
     def n_running(self) -> int:
-        """Number of jobs that are waiting or running; 0 after the last one has ended."""
+        """Number of jobs that are waiting or running; 0 after the last one has ended or was cancelled.
+
+        While it is not 0, the study of the jobs is not deleted, even if the command fails before the first trial.
+        """
 
     def look(self) -> Sequence[str]:
         """Replace workers that were lost, and return what is new for the user, such as lines of their logs.
@@ -135,6 +143,8 @@ class ClusterLauncher(Protocol):
 
         Raises:
             RunError: If a job is refused. Jobs of the same study that were submitted before are withdrawn.
+            JobsLeftError: If jobs could not be withdrawn, or may be in the queue since an earlier command. The study
+                is then kept, even without trials.
         """
 
 

@@ -15,17 +15,17 @@ _PARTS = (FEATURES, WORKERS, SUMMARY)
 _MAX_RUNNING, _SETUP = "max_running", "setup"
 # Options of sbatch that the launcher sets itself, or with which it could not follow the jobs.
 _RESERVED = (
-    "array", "chdir", "dependency", "error", "help", "job-name", "kill-on-invalid-dep", "output", "parsable",
-    "test-only", "usage", "version", "wait", "wrap",
+    "array", "chdir", "clusters", "dependency", "error", "gid", "help", "job-name", "kill-on-invalid-dep", "output",
+    "parsable", "test-only", "uid", "usage", "version", "wait", "wrap",
 )  # fmt: skip
 # The signal lets a worker end its trial before the time limit. A user's option replaces the default.
 _DEFAULTS = {"requeue": "", "open-mode": "append", "signal": "B:TERM@60"}
 # Long names of the other options of sbatch, of SLURM 22.05 to 25.05.
 _KNOWN = (
-    "account", "acctg-freq", "batch", "bb", "bbf", "begin", "cluster-constraint", "clusters", "comment",
+    "account", "acctg-freq", "batch", "bb", "bbf", "begin", "cluster-constraint", "comment",
     "consolidate-segments", "constraint", "container", "container-id", "contiguous", "core-spec",
     "cores-per-socket", "cpu-freq", "cpus-per-gpu", "cpus-per-task", "deadline", "delay-boot", "distribution",
-    "exclude", "exclusive", "export", "export-file", "extra", "extra-node-info", "get-user-env", "gid", "gpu-bind",
+    "exclude", "exclusive", "export", "export-file", "extra", "extra-node-info", "get-user-env", "gpu-bind",
     "gpu-freq", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task", "gres", "gres-flags", "hint", "hold",
     "ignore-pbs", "input", "licenses", "mail-type", "mail-user", "mcs-label", "mem", "mem-bind", "mem-per-cpu",
     "mem-per-gpu", "mincpus", "network", "nice", "no-kill", "no-requeue", "nodefile", "nodelist", "nodes", "ntasks",
@@ -33,7 +33,7 @@ _KNOWN = (
     "overcommit", "oversubscribe", "partition", "power", "prefer", "priority", "profile", "propagate", "qos",
     "quiet", "reboot", "requeue", "reservation", "resources", "segment", "signal", "sockets-per-node", "spread-job",
     "stepmgr", "switches", "thread-spec", "threads-per-core", "time", "time-min", "tmp", "tres-bind",
-    "tres-per-task", "uid", "use-min-nodes", "verbose", "wait-all-nodes", "wckey",
+    "tres-per-task", "use-min-nodes", "verbose", "wait-all-nodes", "wckey",
 )  # fmt: skip
 _PLAIN = re.compile(r"[\w=:,.@%/+-]*", re.ASCII)
 
@@ -48,7 +48,10 @@ def check_options(options: Mapping[str, str]) -> None:
         part, _, bare = name.rpartition(".")
         shown = f"--launcher-option {name}={value}"
         if part and part not in _PARTS:
-            raise SettingsError(f"{shown!r} must begin with {', '.join(_PARTS)} or the name of an option of sbatch.")
+            raise SettingsError(
+                f"{part!r} in {shown!r} is no job of a study.{did_you_mean(part, _PARTS)} The jobs are "
+                f"{', '.join(_PARTS)}; without a job and a dot, an option applies to all of them."
+            )
         if has_controls(value):
             raise SettingsError(f"{shown!r} must not contain line breaks or other control characters.")
         if bare == _MAX_RUNNING:

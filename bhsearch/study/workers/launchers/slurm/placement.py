@@ -40,16 +40,24 @@ class SlurmPlacement:
         self._files, self._ids, self._news = files, dict(ids), list(news)
         self._parts = {job: part for part, job in ids.items()}
         self._tasks: dict[tuple[int, int | None], Task] = {}
-        self._since = time.monotonic()
-        self._next = self._since
+        self._listed_at: float | None = None  # monotonic time of SLURM's first answer
+        self._next = time.monotonic()
         self._is_away = self._is_cancelled = False
         self._said: dict[str, tuple[object, set[str]]] = {}  # last counts, and all reasons said, by part
 
     @property
     def n_running(self) -> int:
-        """Number of jobs, or tasks of job arrays, that are waiting or running."""
+        """Number of jobs, or tasks of job arrays, that are waiting or running.
+
+        A job that SLURM has never listed counts as running until SLURM has answered for a while.
+        """
+        if self._is_cancelled:
+            return 0
         listed = {task.job for task in self._tasks.values()}
-        n_unlisted = len(set(self._parts) - listed) if time.monotonic() < self._since + _APPEAR_SECONDS else 0
+        has_none = (
+            self._listed_at is not None and not self._is_away and time.monotonic() >= self._listed_at + _APPEAR_SECONDS
+        )
+        n_unlisted = 0 if has_none else len(set(self._parts) - listed)
         return n_unlisted + sum(not task.has_ended for task in self._tasks.values())
 
     def look(self) -> Sequence[str]:
@@ -74,6 +82,8 @@ class SlurmPlacement:
         if self._is_away:
             news.append("SLURM answers again.")
         self._is_away = False
+        if self._listed_at is None:
+            self._listed_at = time.monotonic()
         return [*news, *self.update(listed)]
 
     def update(self, listed: Sequence[Task]) -> list[str]:
@@ -151,8 +161,8 @@ class SlurmPlacement:
         if part == SUMMARY:
             said = last_message(log) or "It is empty."
             raise RunError(
-                f"The summary job {task} {how}; the trials are kept. Its log {log}: {said}\nSubmit it again: sbatch "
-                f"{self._files.script(SUMMARY)}"
+                f"The summary job {task} {how}; the trials are kept. Its log {log}: {said}\nSubmit it again: "
+                f"{self._files.line(SUMMARY)}"
             )
         has_refused = task.state == queue.FAILED and task.exit_code == _REFUSED
         if has_refused and not any(each.state in (queue.RUNNING, queue.COMPLETED) for each in self._of(WORKERS)):
@@ -164,12 +174,15 @@ class SlurmPlacement:
 
     def _give_up(self, task: Task, what: str, log: Path) -> NoReturn:
         """Cancel all jobs, because the others would fail, too, and raise the error."""
-        queue.cancel(self._parts)
-        self._is_cancelled = True
+        problem = queue.cancel(self._parts)
+        self._is_cancelled = not problem
+        left = f"\nThe other jobs could not be cancelled: {problem}" if problem else ""
         said = last_message(log)
         if task.state == queue.FAILED and task.exit_code == _REFUSED and said:
-            raise InputError(f"{said}\n{what}; its log is {log}.")
-        raise RunError(f"{what}. Its log {log}: {said or 'It is empty.'}\nRepeat the command to continue the study.")
+            raise InputError(f"{said}\n{what}; its log is {log}.{left}")
+        raise RunError(
+            f"{what}. Its log {log}: {said or 'It is empty.'}{left}\nRepeat the command to continue the study."
+        )
 
 
 def last_message(log: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Collection, Iterable, Sequence
@@ -22,6 +23,7 @@ _WAITING = (PENDING, "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 _SECONDS = 120  # limit of one command, which itself waits for the controller
 _FIELDS = "ArrayJobID:24,ArrayTaskID:24,State:24,exit_code:24,Reason:80"
 _SEPARATOR = "\x1f"
+_ID = re.compile(r"[0-9]+(;\S*)?")
 
 
 class QueueAwayError(RunError):
@@ -75,6 +77,11 @@ class QueuedJob:
     script: str
 
 
+def is_installed() -> bool:
+    """Return whether SLURM's command that lists jobs is in `PATH`."""
+    return shutil.which("squeue") is not None
+
+
 def require_programs() -> None:
     """Check that SLURM's commands are installed.
 
@@ -97,12 +104,17 @@ def submit(words: Sequence[str], hidden: Collection[str]) -> int:
         hidden: Names of environment variables that SLURM must not store with the job.
 
     Raises:
-        RunError: If sbatch refuses the job, with its message.
+        RunError: If sbatch refuses the job, with its message, or prints no id. SLURM may have taken the job all the
+            same, for example if its answer came too late.
     """
     done = _run(words, {name: value for name, value in os.environ.items() if name not in hidden})
     if done.returncode != 0:
         raise RunError(f"SLURM refused the job {words[-1]}: {_message(done)}")
-    return int(done.stdout.strip().splitlines()[-1].partition(";")[0])  # a federation appends the cluster
+    # Sites print notes before or after the id, and a federation appends the cluster to it.
+    found = [line for line in done.stdout.splitlines() if _ID.fullmatch(line.strip())]
+    if len(found) != 1:
+        raise RunError(f"sbatch must print one id for the job {words[-1]}, but printed {done.stdout.strip()!r}.")
+    return int(found[0].strip().partition(";")[0])
 
 
 def cancel(jobs: Iterable[int]) -> str:

@@ -94,10 +94,13 @@ class JobFiles:
         return ["sbatch", "--parsable", *_dependency(part, {other: str(job) for other, job in ids.items()}),
                 str(self.script(part))]  # fmt: skip
 
+    def line(self, part: str) -> str:
+        """Return the line of shell code that submits one job at once; it contains no value of a variable."""
+        return f"{self._program()} {shlex.quote(str(self.script(part)))}"
+
     def lines(self) -> list[str]:
         """Return the lines of shell code that submit all jobs; none contains the value of a variable."""
-        hidden = "".join(f"-u {name} " for name in self.secret_names())
-        program = f"env {hidden}sbatch" if hidden else "sbatch"
+        program = self._program()
         ids = {part: f"${{{part}%;*}}" for part in PARTS}  # in a federation, sbatch adds `;CLUSTER` to the id
         lines = []
         for part in PARTS:
@@ -108,6 +111,11 @@ class JobFiles:
     def secret_names(self) -> list[str]:
         """Return the names of variables that SLURM must not store: the jobs read them from `environment.sh`."""
         return [name for name in _valid(self.jobs.variables) if _SECRET.search(name)]
+
+    def _program(self) -> str:
+        """Return the call of sbatch without the variables that SLURM would store with the job."""
+        hidden = "".join(f"-u {name} " for name in self.secret_names())
+        return f"env {hidden}sbatch" if hidden else "sbatch"
 
     def _text(self, part: str) -> str:
         jobs, options = self.jobs, self.jobs.options

@@ -21,7 +21,8 @@ def placed(tmp_path, monkeypatch):
     (tmp_path / "scancel").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/cancelled\n')
     (tmp_path / "scancel").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    jobs = StudyJobs("mine", 2, ["a"], {}, [], {}, {}, tmp_path / "jobs" / "mine")
+    variables = {"BHSEARCH_STORAGE": "journal:/shared/s.log", "PGPASSWORD": "secret", "KERAS_BACKEND": "jax"}
+    jobs = StudyJobs("mine", 2, ["a"], {}, [], {}, variables, tmp_path / "jobs" / "mine")
     files = JobFiles(jobs, tmp_path)
     files.write()
     return SlurmPlacement(files, {"features": F, "workers": W, "summary": S}, [])
@@ -99,6 +100,18 @@ def test_a_refused_features_job_ends_all_with_its_sentence(placed, tmp_path):
         placed.update([failed, *workers(("PENDING", 0, "Dependency")), SUMMARY])
     assert cancelled(tmp_path) == ["1", "2", "3"]
     assert "cancelled" in placed.interrupt()
+    assert placed.n_running == 0
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_jobs_that_cannot_be_cancelled_go_on_and_are_named(placed, tmp_path, code):
+    (tmp_path / "scancel").write_text("#!/bin/sh\necho 'scancel: error: Access denied' >&2\nexit 1\n")
+    failed = Task(F, 0, "FAILED", code)
+    log(placed, "features", failed, "error: Cannot read /data.\n")
+    with pytest.raises((InputError, RunError), match=r"The other jobs could not be cancelled: Access denied\."):
+        placed.update([failed, *workers(("PENDING", 0, "Dependency")), SUMMARY])
+    assert placed.interrupt().endswith("cancel them: scancel 1 2 3")
+    assert placed.n_running == 2
 
 
 @pytest.mark.parametrize("state", [("FAILED", 1), ("TIMEOUT", 0), ("CANCELLED", 0)])
@@ -124,7 +137,8 @@ def test_a_worker_that_refuses_ends_all_only_if_no_other_works(placed, tmp_path)
 def test_a_failed_summary_says_how_to_submit_it_again(placed, tmp_path):
     failed = Task(S, None, "FAILED", 1)
     log(placed, "summary", failed, "error: MLflow is away.\n")
-    with pytest.raises(RunError, match=r"MLflow is away\.\nSubmit it again: sbatch .*summary\.sh"):
+    hidden = "env -u BHSEARCH_STORAGE -u PGPASSWORD sbatch"
+    with pytest.raises(RunError, match=rf"MLflow is away\.\nSubmit it again: {hidden} \S*summary\.sh$"):
         placed.update([DONE, *workers(("COMPLETED",)), failed])
     assert placed.n_running == 0
     assert placed.interrupt() == "All jobs of this study have ended."
@@ -137,22 +151,52 @@ def test_tasks_that_slurm_no_longer_lists_have_ended(placed):
     assert placed.n_running == 0
 
 
-def test_jobs_count_as_running_until_slurm_has_listed_them(placed, monkeypatch):
+def answer(tmp_path, text):
+    """Let squeue print a text."""
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\nprintf '{text}'\n")
+    (tmp_path / "squeue").chmod(0o755)
+
+
+def be_away(tmp_path):
+    """Let squeue fail, as without SLURM's controller."""
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
+    squeue.chmod(0o755)
+
+
+def test_jobs_count_as_running_until_slurm_has_answered_for_a_while(placed, tmp_path, monkeypatch):
+    monkeypatch.setattr(placement_module, "_LOOK_SECONDS", 0.0)
+    answer(tmp_path, "")
+    placed.look()
     assert placed.n_running == 3
     monkeypatch.setattr(placement_module, "_APPEAR_SECONDS", 0.0)
     assert placed.n_running == 0
 
 
+def test_jobs_count_as_running_while_slurm_does_not_answer(placed, tmp_path, monkeypatch):
+    """The command would say that they have ended, and delete their study."""
+    monkeypatch.setattr(placement_module, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(placement_module, "_APPEAR_SECONDS", 0.0)
+    assert placed.n_running == 3
+    be_away(tmp_path)
+    placed.look()
+    assert placed.n_running == 3
+    answer(tmp_path, "1 0 RUNNING 0 None")
+    placed.look()
+    assert placed.n_running == 1
+    be_away(tmp_path)
+    placed.look()
+    assert placed.n_running == 3
+
+
 def test_an_outage_of_the_controller_is_said_once_and_waited_for(placed, tmp_path, monkeypatch):
     monkeypatch.setattr(placement_module, "_LOOK_SECONDS", 0.0)
-    squeue = tmp_path / "squeue"
-    squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
-    squeue.chmod(0o755)
+    be_away(tmp_path)
     (said,) = placed.look()
     assert "Unable to contact slurm controller. The jobs go on" in said
     assert placed.look() == []
     assert placed.n_running == 3
-    squeue.write_text("#!/bin/sh\necho '1 0 RUNNING 0 None'\n")
+    answer(tmp_path, "1 0 RUNNING 0 None")
     assert placed.look() == ["SLURM answers again.", "SLURM job 1 (features): 1 running"]
 
 

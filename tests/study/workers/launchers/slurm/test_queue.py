@@ -65,6 +65,19 @@ def test_the_id_is_read_without_the_cluster_that_a_federation_adds(programs, mon
     assert queue.submit(["sbatch", "--parsable", "x.sh"], ["PGPASSWORD"]) == 17
 
 
+@pytest.mark.parametrize("printed", ["17\\nYour project has 5 h left.\\n", "Welcome 1\\n17;north\\n\\n", " 17 \\n"])
+def test_notes_of_a_site_are_not_taken_for_the_id(programs, printed):
+    programs(sbatch=f"printf '{printed}'")
+    assert queue.submit(["sbatch", "--parsable", "x.sh"], []) == 17
+
+
+@pytest.mark.parametrize("printed", ["", "Submitted batch job 17", "17\\n18"])
+def test_an_answer_without_one_id_is_an_error(programs, printed):
+    programs(sbatch=f"printf '{printed}'")
+    with pytest.raises(RunError, match=r"sbatch must print one id for the job x\.sh, but printed '"):
+        queue.submit(["sbatch", "--parsable", "x.sh"], [])
+
+
 def test_a_refusal_has_the_message_of_sbatch(programs):
     programs(
         sbatch="echo 'sbatch: error: invalid partition specified: gpu' >&2\n"
