@@ -360,7 +360,7 @@ def cache_with_networks(folder: Path, *backbones: str) -> str:
         features.get(backbone, IDENTITY)
     for kind in ("networks", "speeds", "phantom"):
         for entry in (cache_root() / kind).glob("[!.]*/"):
-            shutil.copytree(entry, folder / kind / entry.name, copy_function=os.link)
+            shutil.copytree(entry, folder / kind / entry.name)
     return str(folder)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from bhsearch.study.resume.open import open_engine
 from bhsearch.tracking import model_files
 from tests.models.finetuning import own_backbone
 from tests.registered import registered, work_in
+from tests.shared import copy_database
 from tests.studies import (
     Store,
     arguments,
@@ -132,12 +134,17 @@ def test_a_joint_trial_comes_out_again(in_joined: Path):
 
 
 @pytest.mark.slow
-def test_a_joint_trial_becomes_a_registered_model(in_joined: Path):
-    store, held = Store(in_joined), joints_by_rank(optuna_trials(in_joined, STUDY))
+def test_a_joint_trial_becomes_a_registered_model(in_joined: Path, tmp_path: Path, tmp_path_factory, monkeypatch):
+    """In databases of its own: registering adds runs."""
+    for name in ("mlflow.db", "optuna.db"):
+        copy_database(in_joined / name, tmp_path / name)
+    shutil.copy(in_joined / "small.keras", tmp_path)
+    work_in(tmp_path, cache_of(tmp_path_factory), monkeypatch)
+    store, held = Store(tmp_path), joints_by_rank(optuna_trials(tmp_path, STUDY))
     version = registered(RegistrationRequest(trial=9, force=True, reason="a test")).version
     made = StudyContext.build(settings(backbones=THREE), SAY)
     files = [str(path) for path in made.development.paths()[:8]]
-    with started(in_joined, "-c", LOAD, version.uri, *files) as process:
+    with started(tmp_path, "-c", LOAD, version.uri, *files) as process:
         output, _ = process.communicate()
         assert process.returncode == 0, output
     by_keras, by_server, loaded = json.loads(output.splitlines()[-1])
