@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -26,8 +27,12 @@ import bhsearch.run
 from bhsearch.cli import terminal
 from bhsearch.config import Settings
 from bhsearch.data.images.pixel_cache import Progress
+from bhsearch.models.augmentation.policies import IDENTITY
+from bhsearch.runtime.cache import cache_root
 from bhsearch.study import runner
+from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
+from bhsearch.study.objective_factory import cached_features
 from bhsearch.study.outcome.result import StudyResult
 from bhsearch.study.runner import optimize
 from bhsearch.tracking.upload.outbox import Outbox
@@ -349,6 +354,25 @@ def fresh_cache(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+def cache_with_networks(folder: Path, *backbones: str) -> str:
+    """Fill a new cache with what does not depend on images: phantoms, and backbones that are converted and measured.
+
+    A test that needs an empty cache for its features would else wait seconds for a process that converts.
+
+    Args:
+        folder: The new cache.
+        *backbones: Backbones of a small study; `staintex-s` if none is given.
+    """
+    made = StudyContext.build(settings(backbones=backbones or SMALL["backbones"]), ProgressReporter())
+    features = cached_features(made, ProgressReporter())
+    for backbone in made.backbones.values():
+        features.get(backbone, IDENTITY)
+    for kind in ("networks", "speeds", "phantom"):
+        for entry in (cache_root() / kind).glob("[!.]*/"):
+            shutil.copytree(entry, folder / kind / entry.name)
+    return str(folder)
+
+
 def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Make a study of four trials, once for all tests: two in a worker, two more, and the same command again.
 
@@ -365,10 +389,15 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 def empty_mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without a study: making its tables takes seconds, a copy of them none."""
+    """An MLflow database without a study: making its tables takes seconds, a copy of those in the cache none."""
+    cache = cache_of(tmp_path_factory)
 
     def make(folder: Path) -> Path:
-        Store(folder).client.search_experiments()
+        import_mlflow()
+        from bhsearch.tracking.connection import open_client
+
+        with working_in(folder, cache):
+            open_client()
         return folder / "mlflow.db"
 
     return made_once(tmp_path_factory, "empty-mlflow", make)

@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from bhsearch import predict, register, reproduce
+from bhsearch import predict, register, report, reproduce
 from bhsearch.cli import terminal
 from bhsearch.data.open_data import open_data
 from tests.registered import FEW, FEW_FRESH, FEW_PRINTED, FEW_TESTED
@@ -139,6 +139,7 @@ def test_a_dry_run_opens_nothing(ends, inside):
     assert len(inside.client.search_model_versions()) == before
 
 
+@pytest.mark.slow
 def test_on_a_terminal_it_asks_before_the_first_opening(inside, tmp_path):
     """In a copy of the store whose sealed cases nobody has opened."""
     tracked_search(data=OTHER, trials=1, study="fresh", folds=2)
@@ -170,16 +171,15 @@ def terminal_says(folder, typed, *words):
 
 @pytest.mark.parametrize(
     ("module", "words"),
-    [("register", []), ("register", ["--dry-run"]), ("predict", ["image.png"]), ("reproduce", ["run"]), ("report", [])],
+    [(register, []), (register, ["--dry-run"]), (predict, ["image.png"]), (reproduce, ["run"]), (report, [])],
 )
-def test_an_empty_folder_stays_empty(tmp_path, module, words):
+def test_an_empty_folder_stays_empty(ends, tmp_path, monkeypatch, module, words):
     (tmp_path / "image.png").write_bytes(b"")
-    done = subprocess.run(
-        [sys.executable, "-m", f"bhsearch.{module}", *words],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "has no mlflow.db" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code, out, err = ends(module, *words)
+    assert code == 2, out + err
+    assert "has no mlflow.db" in err
     assert [file.name for file in tmp_path.iterdir()] == ["image.png"]
 
 

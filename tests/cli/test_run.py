@@ -305,7 +305,7 @@ def test_a_study_without_tracking_ends_with_0_and_keeps_its_scores(ends):
     assert {path.name for path in Path.cwd().iterdir()} <= {"optuna.db", "optuna.db-shm", "optuna.db-wal"}
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_the_first_command_on_a_machine_prints_nothing_of_its_frameworks(tmp_path, monkeypatch, workers):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # set for the tests only
     words = arguments(workers=workers, trials=4, tracking=False)

@@ -134,19 +134,29 @@ def link_out(random: np.random.Generator, file: Path) -> np.ndarray:
 
 def at_the_limit(random: np.random.Generator, file: Path) -> str:
     """As many pixels as are read at all, in stripes; returns the digest of what must be read."""
-    side = 10_000
+    side, at_once = 10_000, 100
     colour = int(random.choice([GREY, RGB, RGBA]))
     row = random.integers(0, 256, (1, side, _CHANNELS[colour]), np.uint8)
-    pack = zlib.compressobj(1)
-    pixels = b"".join(pack.compress(b"\0" + row.tobytes()) for _ in range(side)) + pack.flush()
+    pixels = repeated((b"\0" + row.tobytes()) * at_once, side // at_once)
     file.write_bytes(SIGNATURE + header(side, side, 8, colour) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
     if colour == RGBA:
         image = Image.fromarray(row)
         row = np.array(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
     digest = hashlib.sha256(repr((side, side, 3)).encode())
-    for _ in range(side):
-        digest.update(rgb(row))
+    rows = rgb(row).tobytes() * at_once
+    for _ in range(side // at_once):
+        digest.update(rows)
     return digest.hexdigest()
+
+
+def repeated(data: bytes, times: int) -> bytes:
+    """Compress `data * times` in the time of `data`: after a full flush, nothing refers to what was before."""
+    pack = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
+    block = pack.compress(data) + pack.flush(zlib.Z_FULL_FLUSH)
+    checksum = 1
+    for _ in range(times):
+        checksum = zlib.adler32(data, checksum)
+    return b"\x78\x01" + block * times + b"\x03\x00" + checksum.to_bytes(4, "big")
 
 
 # -- files that may be read or not: Pillow is asked --------------------------------------------------------------------

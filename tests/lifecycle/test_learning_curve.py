@@ -21,7 +21,7 @@ from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import cached_features, make_objective
 from bhsearch.tracking import keys
 from tests.registered import work_in
-from tests.studies import cache_of, settings
+from tests.studies import cache_of, cache_with_networks, settings
 from tests.study.test_sealed_rows import noised
 
 PARAMS = starting_point(frozen_space(("staintex-s",)), "staintex-s")
@@ -94,7 +94,7 @@ def test_the_curve_ends_at_the_score_of_the_trial(prepared):
 def test_noise_in_the_sealed_images_changes_nothing(tmp_path, monkeypatch):
     curves = {}
     for name, change in (("as they are", lambda prepared: prepared), ("noise", noised)):
-        monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / f"cache of {name}"))
+        monkeypatch.setenv("BHSEARCH_CACHE", cache_with_networks(tmp_path / f"cache of {name}"))
         (tmp_path / name).mkdir()
         changed = change(context_in(tmp_path / name / "images"))
         curves[name] = curve_of(changed, PARAMS, trained(changed), ProgressReporter())

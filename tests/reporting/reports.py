@@ -28,6 +28,7 @@ from bhsearch.states import COMPLETE, FAILED
 from tests.evaluation.simulated import simulate
 from tests.tasks.samples import BINARY
 
+MOST_IMAGES = 15  # of a case: with many more, intervals by bootstrap take most of the time
 VOID = {"meta", "link", "img", "br"}
 BACKBONES = ("staintex-s", "staintex-l", "mobilenet-0.25", "a network of the user's own with a very long name")
 
@@ -70,7 +71,7 @@ def registered(*, low: float = 0.6, compared: tuple[int, int] | None = (7, 9), *
     auc = Measured(0.71, low, 0.8)
     opened = opening(auc=auc, **changes)
     others = {"brier": Measured(0.123, 0.1, 0.15), "ece": Measured(0.05, 0.02, 0.09)}
-    sealed_images = simulate(n_cases=16, n_folds=1, seed=4)
+    sealed_images = simulate(n_cases=16, n_folds=1, seed=4, largest=MOST_IMAGES)
     test = TestSummary(opened, auc, auc, others, compared, 0.42, sealed_images)
     return {"test": test, "openings": [opened]}
 
@@ -106,7 +107,7 @@ TOO_FEW = "Too few cases to decide: 5 groups with benign and 5 with malignant te
 
 
 def make_report(**changes: Any) -> StudyReport:
-    best = simulate()
+    best = simulate(largest=MOST_IMAGES)
     picture = encode_image(np.full((8, 8, 3), 120, np.uint8), lossless=False)
     values: dict[str, Any] = {
         "study": "tissue <study>",

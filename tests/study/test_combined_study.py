@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ from bhsearch.study.events import ProgressReporter
 from bhsearch.study.joined import TrialBackbones, with_joints_of
 from bhsearch.study.objective_factory import cached_features, frozen_objective
 from bhsearch.study.outcome.nested import nested_score
+from bhsearch.study.outcome.result import StudyResult
 from bhsearch.study.resume.open import open_engine
 from bhsearch.tracking import model_files
 from tests.models.finetuning import own_backbone
-from tests.registered import registered
+from tests.registered import registered, work_in
+from tests.shared import copy_database
 from tests.studies import (
     Store,
     arguments,
@@ -40,9 +43,10 @@ from tests.studies import (
     started,
     tracked_search,
     wait_for,
+    working_in,
 )
 from tests.study.outcome.test_robustness import context_in
-from tests.study.test_study_model import answers_elsewhere
+from tests.study.test_study_model import answers_elsewhere, answers_here
 
 # Keras writes weights with TensorFlow's arrays, which are a version of NumPy behind.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -63,6 +67,7 @@ loaded = sorted(name for name in sys.modules if name.split(".")[0] == "bhsearch"
 by_server = mlflow.pyfunc.load_model(uri).predict(pd.DataFrame({"image": [Path(file).read_bytes() for file in files]}))
 print("\\n" + json.dumps([np.ravel(by_keras).tolist(), by_server["probability"].tolist(), loaded]))
 """
+THREE = (*BOTH, "small.keras")
 PAIR: dict[str, Any] = {"backbones": BOTH, "combine": 2, "study": STUDY}
 SAY = ProgressReporter()
 
@@ -76,23 +81,41 @@ def joints() -> dict[str, list[str]]:
     return dict(open_engine(context())[1].joints())
 
 
-def test_a_joint_trial_becomes_a_registered_model(here: Path):
-    own_backbone(here)
-    names = (*BOTH, "small.keras")
-    result = tracked_search(backbones=names, combine=3, trials=10, study=STUDY)
-    trials = optuna_trials(here, STUDY)
-    assert [trial.params["backbone"] for trial in trials[6:]] == ["joint-1", "joint-2", "joint-3", "joint-4"]
-    store = Store(here)
-    runs, parent = store.children(), store.parent()
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory) -> tuple[Path, StudyResult]:
+    """The folder of a tracked study with every combination of three backbones, and its result. Look only."""
+    folder = tmp_path_factory.mktemp("joined")
+    with working_in(folder, cache_of(tmp_path_factory)):
+        own_backbone(folder)
+        return folder, tracked_search(backbones=THREE, combine=3, trials=10, study=STUDY)
+
+
+@pytest.fixture
+def in_joined(joined, tmp_path_factory, monkeypatch) -> Path:
+    """That folder as working directory."""
+    work_in(joined[0], cache_of(tmp_path_factory), monkeypatch)
+    return joined[0]
+
+
+def joints_by_rank(trials: list[Any]) -> dict[str, list[str]]:
+    """The joint backbones that three backbones with these first trials must give."""
     best = sorted((-trials[k].value, trials[k].params["backbone"]) for k in range(3))
     first, second, third = (name for _, name in best)
-    held = {
+    return {
         "joint-1": [first, second],
         "joint-2": [first, third],
         "joint-3": [second, third],
         "joint-4": [first, second, third],
     }
-    assert result.joints == held
+
+
+def test_joint_trials_join_the_best_and_their_runs_say_which_at_what_cost(joined, in_joined: Path):
+    trials = optuna_trials(in_joined, STUDY)
+    assert [trial.params["backbone"] for trial in trials[6:]] == ["joint-1", "joint-2", "joint-3", "joint-4"]
+    store = Store(in_joined)
+    runs, parent = store.children(), store.parent()
+    held = joints_by_rank(trials)
+    assert joined[1].joints == held
     assert json.loads(parent.data.tags["bhsearch.joints"]) == held
     costs = {trials[k].params["backbone"]: runs[k].data.metrics for k in range(3)}
     for number in range(6, 10):
@@ -103,12 +126,25 @@ def test_a_joint_trial_becomes_a_registered_model(here: Path):
         assert runs[number].data.metrics["cost/model_mb"] > max(costs[name]["cost/model_mb"] for name in members)
         licence = "unknown" if "small" in members else "no weights"
         assert runs[number].data.tags["bhsearch.licence"] == licence
+
+
+def test_a_joint_trial_comes_out_again(in_joined: Path):
     again = reproduce(None, SAY, study=STUDY, trial=9)
     assert (again.largest, again.score_now) == (0.0, again.score)
+
+
+@pytest.mark.slow
+def test_a_joint_trial_becomes_a_registered_model(in_joined: Path, tmp_path: Path, tmp_path_factory, monkeypatch):
+    """In databases of its own: registering adds runs."""
+    for name in ("mlflow.db", "optuna.db"):
+        copy_database(in_joined / name, tmp_path / name)
+    shutil.copy(in_joined / "small.keras", tmp_path)
+    work_in(tmp_path, cache_of(tmp_path_factory), monkeypatch)
+    store, held = Store(tmp_path), joints_by_rank(optuna_trials(tmp_path, STUDY))
     version = registered(RegistrationRequest(trial=9, force=True, reason="a test")).version
-    made = StudyContext.build(settings(backbones=names), SAY)
+    made = StudyContext.build(settings(backbones=THREE), SAY)
     files = [str(path) for path in made.development.paths()[:8]]
-    with started(here, "-c", LOAD, version.uri, *files) as process:
+    with started(tmp_path, "-c", LOAD, version.uri, *files) as process:
         output, _ = process.communicate()
         assert process.returncode == 0, output
     by_keras, by_server, loaded = json.loads(output.splitlines()[-1])
@@ -119,29 +155,28 @@ def test_a_joint_trial_becomes_a_registered_model(here: Path):
     assert done.returncode == 0, done.stderr
     by_command = [float(row["probability"]) for row in csv.DictReader(done.stdout.splitlines())]
     assert by_keras == pytest.approx(by_command, abs=1e-5)
-    title = f"joint-4 ({first} + {second} + {third})"
+    title = f"joint-4 ({' + '.join(held['joint-4'])})"
     card = model_files.read_text(store.client.get_run(version.run_id).info.artifact_uri, "card.md")
     assert f"fold heads on {title}" in card
     assert f"the licence of the backbone {title} is unknown" in card
     assert model_files.metadata_of(model_files.download(version.uri))["joined"] == held["joint-4"]
 
 
-def test_a_logged_joint_model_computes_what_the_heads_compute_on_joined_features(here: Path):
-    tracked_search(**PAIR, trials=N_FIRST + 1)
-    store, made = Store(here), context()
+@pytest.mark.parametrize("answers", [answers_here, pytest.param(answers_elsewhere, marks=pytest.mark.slow)])
+def test_a_logged_joint_model_computes_what_the_heads_compute_on_joined_features(in_joined: Path, answers):
+    store, made = Store(in_joined), context(backbones=THREE, combine=3)
     (model,) = [
         model
         for model in store.client.search_logged_models([store.parent().info.experiment_id])
-        if model.source_run_id == store.children()[N_FIRST].info.run_id
+        if model.source_run_id == store.children()[9].info.run_id
     ]
-    _, by_keras = answers_elsewhere(model.artifact_location, [str(path) for path in made.development.paths()])
+    _, by_keras = answers(model.artifact_location, [str(path) for path in made.development.paths()])
     features = cached_features(made, SAY)
     objective = frozen_objective(made, made.images, features)
     _, engine = open_engine(made)
-    backbones = with_joints_of(made, engine)
-    objective.use(backbones)
-    heads = objective(optuna_trials(here, STUDY)[N_FIRST].params).heads
-    apart = [features.get(made.backbones[name], "identity") for name in engine.joints()["joint-1"]]
+    objective.use(with_joints_of(made, engine))
+    heads = objective(optuna_trials(in_joined, STUDY)[9].params).heads
+    apart = [features.get(made.backbones[name], "identity") for name in engine.joints()["joint-4"]]
     expected = (1 / (1 + np.exp(-heads.logits(np.hstack(apart))))).mean(axis=1)
     assert by_keras == pytest.approx(expected, abs=1e-3)  # features by OpenVINO, the model by Keras
 
@@ -214,12 +249,11 @@ def test_a_joint_trial_that_is_killed_is_run_again(here: Path):
     assert dead.params == again.params == starting_point(context().space(BOTH), "joint-1")
 
 
+@pytest.mark.slow
 def test_two_workers_join_the_same(here: Path, monkeypatch):
     """The second worker comes while the first one has decided and is in its first joint trial."""
     own_backbone(here)
-    words = arguments(
-        backbones=(*BOTH, "small.keras"), combine=2, study=STUDY, trials=10, workers=1, tracking=False, quiet=True
-    )
+    words = arguments(backbones=THREE, combine=2, study=STUDY, trials=10, workers=1, tracking=False, quiet=True)
     original, came = FrozenObjective.__call__, []
 
     def call(objective, params, on_report):
@@ -236,7 +270,7 @@ def test_two_workers_join_the_same(here: Path, monkeypatch):
 
     monkeypatch.setattr(FrozenObjective, "__call__", call)
     with ExitStack() as second:
-        search(backbones=(*BOTH, "small.keras"), combine=2, study=STUDY, trials=14)
+        search(backbones=THREE, combine=2, study=STUDY, trials=14)
         output, _ = came[0].communicate(timeout=120)
         assert came[0].returncode == 0, output
     trials = optuna_trials(here, STUDY)

@@ -17,7 +17,7 @@ from bhsearch.tracking import model_files
 from tests.models.backbones.encoders.tiny import REGISTERS, Tiny
 from tests.registered import registered
 from tests.studies import Store, command_here, optuna_trials, settings, started, tracked_search
-from tests.study.test_study_model import answers_elsewhere
+from tests.study.test_study_model import answers_here
 
 # Keras writes weights with TensorFlow's arrays, which are a version of NumPy behind.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -43,13 +43,20 @@ def encoder(here: Path) -> str:
     return "hub/tiny"
 
 
-def test_a_frozen_study_becomes_a_registered_model(here: Path, encoder: str):
+def test_the_runs_of_a_frozen_study_say_encoder_and_licence(here: Path, encoder: str):
     names = (encoder, f"{encoder}@cls+mean")
     tracked_search(backbones=names, trials=3, study=STUDY)
     assert {trial.params["backbone"] for trial in optuna_trials(here, STUDY)} == {"tiny", "tiny@cls+mean"}
     store = Store(here)
     assert store.parent().data.params["config/backbones"] == str(list(names))
     assert_runs_say_licence(store)
+
+
+@pytest.mark.slow
+def test_a_frozen_study_becomes_a_registered_model(here: Path, encoder: str):
+    names = (encoder, f"{encoder}@cls+mean")
+    tracked_search(backbones=names, trials=1, study=STUDY)
+    store = Store(here)
     result = registered(RegistrationRequest(trial=0, force=True, reason="a test", export="openvino"))
     version = result.version
     assert_version_says_licence(store, result)
@@ -91,11 +98,11 @@ def assert_version_says_licence(store: Store, result: RegistrationResult) -> Non
 
 
 def test_a_fine_tuned_study(here: Path, encoder: str):
-    result = tracked_search(backbones=(encoder,), regime="finetune", trials=3, study=STUDY, folds=2, pruner="none")
-    assert [trial.state.name for trial in optuna_trials(here, STUDY)] == ["COMPLETE"] * 3
+    result = tracked_search(backbones=(encoder,), regime="finetune", trials=1, study=STUDY, folds=2, pruner="none")
+    assert [trial.state.name for trial in optuna_trials(here, STUDY)] == ["COMPLETE"]
     assert result.best is not None
     store = Store(here)
-    (model, *_) = store.client.search_logged_models([store.parent().info.experiment_id])
+    (model,) = store.client.search_logged_models([store.parent().info.experiment_id])
     made = StudyContext.build(settings(backbones=(encoder,)), ProgressReporter())
-    by_pyfunc, by_keras = answers_elsewhere(model.artifact_location, [str(made.development.paths()[0])])
+    by_pyfunc, by_keras = answers_here(model.artifact_location, [str(made.development.paths()[0])])
     assert by_pyfunc == pytest.approx(by_keras, abs=1e-6)

@@ -25,7 +25,7 @@ from bhsearch.study.resume.open import open_engine, study_lock
 from bhsearch.study.runner import optimize
 from bhsearch.tracking import model_files
 from tests.registered import registered
-from tests.studies import Store, search, settings, tracked_search
+from tests.studies import Store, cache_with_networks, search, settings, tracked_search
 
 # Keras writes weights with TensorFlow's arrays, which are a version of NumPy behind.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -213,7 +213,7 @@ def test_what_follows_the_search_uses_the_features_of_the_search(here: Path, mon
         return original(self, backbone, view, parts, folder)
 
     monkeypatch.setattr(features_module.FeatureCache, "_compute", noted)
-    monkeypatch.setenv("BHSEARCH_CACHE", str(here / "cache"))
+    monkeypatch.setenv("BHSEARCH_CACHE", cache_with_networks(here / "cache"))
     search(study=STUDY, trials=2, feature_precision=BF16, race_divisions=2, nested=True)
     assert set(computed) == {BF16}
 
@@ -243,7 +243,7 @@ def test_trials_of_other_processes_can_start_during_a_comparison(here: Path, com
             return original(*arguments)
 
     monkeypatch.setattr(module, "compare_precisions", compared)
-    monkeypatch.setenv("BHSEARCH_CACHE", str(here / "cache"))
+    monkeypatch.setenv("BHSEARCH_CACHE", cache_with_networks(here / "cache"))
     search(study=STUDY, trials=1)
     assert choice()["comparison"] is not None
 

@@ -12,7 +12,7 @@ from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.structures import ArchivePool, StructureBuilder
 from bhsearch.study import runner
 from bhsearch.tracking.upload.outbox import Outbox
-from tests.studies import NobodyLogs, search
+from tests.studies import NobodyLogs, cache_with_networks, search
 
 
 def refuse(architecture):
@@ -23,7 +23,7 @@ def refuse(architecture):
 def searched(tmp_path, monkeypatch):
     """A function that makes a study whose trials stay in the outbox, with an empty cache of structures."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BHSEARCH_CACHE", cache_with_networks(tmp_path / "cache"))
     monkeypatch.setattr(runner, "UploaderProcess", NobodyLogs)
     backend.import_backend()
 

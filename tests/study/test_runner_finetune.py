@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import numpy as np
@@ -13,7 +12,8 @@ from bhsearch.objectives.space import finetune_space
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter, StudyPlan
 from bhsearch.study.runner import optimize
-from tests.studies import Finished, arguments, cache_of, optuna_trials, run_here, settings, started
+from tests.studies import Finished, arguments, cache_of, optuna_trials, run_here, settings
+from tests.study.test_study_model import answers_elsewhere, answers_here
 
 SMALL = {
     "data": "phantom:cases=16,images=2",
@@ -26,17 +26,6 @@ SMALL = {
     "study": "tuned",
 }
 N_TRIALS = 8
-LOAD = """
-import json, sys, warnings
-warnings.simplefilter("ignore")
-import mlflow, numpy as np
-from PIL import Image
-uri, *files = sys.argv[1:]
-model = mlflow.pyfunc.load_model(uri)
-images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-loaded = sorted(name for name in sys.modules if name.split(".")[0] == "bhsearch")
-print("\\n" + json.dumps([np.ravel(model.predict(images)).tolist(), loaded]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +123,8 @@ def test_a_complete_trial_is_a_finished_run_with_score_curves_and_cost(tuned, tr
         assert "pictures/learning_curves.svg" in store.files(run_)
 
 
-def test_a_model_answers_where_bhsearch_was_never_imported(tuned, trials):
+@pytest.mark.parametrize("answers", [answers_here, pytest.param(answers_elsewhere, marks=pytest.mark.slow)])
+def test_a_model_answers_also_where_bhsearch_was_never_imported(tuned, trials, monkeypatch, answers):
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     furthest = max(complete, key=lambda trial: trial.params["learning_rate"])  # one that has learnt to differ
     run_ = tuned.store.children()[furthest.number]
@@ -144,11 +134,9 @@ def test_a_model_answers_where_bhsearch_was_never_imported(tuned, trials):
         if model.source_run_id == run_.info.run_id
     ]
     files = [str(path) for path in StudyContext.build(settings(**SMALL), ProgressReporter()).development.paths()][:4]
-    with started(tuned.folder, "-c", LOAD, model.artifact_location, *files) as process:
-        output, _ = process.communicate()
-        assert process.returncode == 0, output
-    probability, loaded = json.loads(output.splitlines()[-1])
-    assert loaded == []
+    monkeypatch.chdir(tuned.folder)
+    probability, by_keras = answers(model.artifact_location, files)
+    assert by_keras == pytest.approx(probability, abs=1e-6)
     assert len(probability) == 4
     assert np.ptp(probability) > 1e-6
     assert all(0 < value < 1 for value in probability)

@@ -18,7 +18,7 @@ from bhsearch.study import runner
 from bhsearch.study.context import StudyContext
 from bhsearch.tracking.upload.outbox import Outbox
 from bhsearch.tracking.upload.trial_files import joined_predictions
-from tests.studies import NobodyLogs, search
+from tests.studies import NobodyLogs, cache_with_networks, search
 from tests.tasks.samples import BINARY
 
 
@@ -43,7 +43,7 @@ def study_in(folder: Path, monkeypatch: pytest.MonkeyPatch, change) -> tuple:
     real = StudyContext.build
     with monkeypatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("BHSEARCH_CACHE", str(folder / "cache"))  # nothing of the other study is found
+        patch.setenv("BHSEARCH_CACHE", cache_with_networks(folder / "cache"))  # nothing of the other study is found
         patch.setattr(runner, "UploaderProcess", NobodyLogs)
         patch.setattr(StudyContext, "build", lambda *args: change(real(*args)))
         result = search(data=str(folder / "images"), trials=2, folds=2, tracking=True, seed=1)

@@ -31,7 +31,7 @@ from bhsearch.study.resume.open import open_engine
 from bhsearch.study.runner import optimize
 from bhsearch.tracking import keys
 from tests.cli.printing import printed
-from tests.studies import STUDY, Store, cache_of, search, settings, tracked_search
+from tests.studies import STUDY, Store, cache_of, cache_with_networks, search, settings, tracked_search
 from tests.study.outcome.test_robustness import context_in, ranked, with_noise
 from tests.tasks.samples import BINARY
 
@@ -137,7 +137,7 @@ def test_a_weight_without_shifted_features_is_refused(prepared):
 
 @pytest.mark.parametrize("params", [TTA, MLP], ids=["linear", "hidden"])
 def test_noise_in_the_pixels_of_a_fold_changes_no_head_that_predicts_it(params, tmp_path, monkeypatch):
-    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BHSEARCH_CACHE", cache_with_networks(tmp_path / "cache"))
     prepared = context_in(tmp_path / "images", score_weight_shift=WEIGHT)
     k, inside = 1, prepared.images.fold[0] == 1
     before = objective_of(prepared)(params)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,12 @@ import pytest
 from bhsearch import predict, report, run, validate
 from bhsearch.api import predict_images
 from bhsearch.errors import StudyError
-from bhsearch.lifecycle.registration import RegistrationRequest
+from bhsearch.lifecycle.registration import RegistrationRequest, RegistrationResult
 from bhsearch.lifecycle.reproduce import reproduce
 from bhsearch.study.events import ProgressReporter
 from bhsearch.tracking import model_files
-from tests.registered import registered
-from tests.studies import Store, command_here, optuna_trials, started, tracked_search
+from tests.registered import registered, work_in
+from tests.studies import Store, cache_of, command_here, optuna_trials, started, tracked_search, working_in
 
 # Keras writes weights with TensorFlow's arrays, which are a version of NumPy behind.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -75,51 +76,95 @@ def search(**changes: object) -> None:
     tracked_search(**{**settings, **changes})
 
 
-def test_a_study_becomes_a_model_that_takes_vectors(here: Path, data: pd.DataFrame):
-    np.savez(here / "mine" / "conch.npz", x=np.stack(data["vector"]) ** 3, stem=data["path"].to_numpy(str))
-    search(features=(FILE, "mine/conch.npz"), trials=4)
-    trials = optuna_trials(here, STUDY)
+@dataclass(frozen=True)
+class Made:
+    """A finished study of two encoders in a folder of its own, and a trial of it that is registered. Look only."""
+
+    folder: Path
+    frame: pd.DataFrame
+    trial: int
+    result: RegistrationResult
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, empty_store) -> Made:
+    folder = tmp_path_factory.mktemp("vectors")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    (folder / "mine").mkdir()
+    written = write(folder / "mine", "case", 0)
+    np.savez(folder / "mine" / "conch.npz", x=np.stack(written["vector"]) ** 3, stem=written["path"].to_numpy(str))
+    with working_in(folder, cache_of(tmp_path_factory)):
+        search(features=(FILE, "mine/conch.npz"), trials=4)
+        uni = next(trial.number for trial in optuna_trials(folder, STUDY) if trial.params["backbone"] == "uni")
+        result = registered(RegistrationRequest(trial=uni, force=True, reason="a test"))
+        frame = pd.read_parquet(FILE)
+        np.save("some.npy", np.stack(frame["vector"]))
+    return Made(folder, frame, uni, result)
+
+
+@pytest.fixture
+def uri(made, tmp_path_factory, monkeypatch) -> str:
+    """The registered model, with the folder of its study as working directory."""
+    work_in(made.folder, cache_of(tmp_path_factory), monkeypatch)
+    return made.result.version.uri
+
+
+def test_a_study_becomes_a_model_that_takes_vectors(made: Made, uri: str):
+    trials = optuna_trials(made.folder, STUDY)
     assert {trial.params["backbone"] for trial in trials} == {"uni", "conch"}
     assert set(trials[0].params) == {"backbone", "hidden_units", "log10_penalty"}
-    store = Store(here)
+    store = Store(made.folder)
     made_by = json.loads(store.parent().data.tags["bhsearch.vectors"])
     assert made_by["uni"]["encoder"] == "uni_v1"
     assert (made_by["conch"]["file"], made_by["conch"]["n_features"]) == ("conch.npz", N_FEATURES)
-    uni = next(trial.number for trial in trials if trial.params["backbone"] == "uni")
-    result = registered(RegistrationRequest(trial=uni, force=True, reason="a test"))
-    assert result.tested.values["auc"] > 0.6
-    card = model_files.read_text(store.client.get_run(result.version.run_id).info.artifact_uri, "card.md")
+    assert made.result.tested.values["auc"] > 0.6
+    card = model_files.read_text(store.client.get_run(made.result.version.run_id).info.artifact_uri, "card.md")
     assert f"vectors of {N_FEATURES} features in float32, made by uni_v1 (file uni.parquet" in card
     assert "There are no images to show" in card
-    metadata = model_files.metadata_of(model_files.download(result.version.uri))
-    assert metadata["vectors"] == made_by["uni"]
-    frame = pd.read_parquet(FILE)
-    np.save(here / "some.npy", np.stack(frame["vector"]))
-    with started(here, "-c", LOAD, result.version.uri, "some.npy") as process:
+    assert model_files.metadata_of(model_files.download(uri))["vectors"] == made_by["uni"]
+
+
+def answers_here(uri: str) -> list[float]:
+    import mlflow
+
+    found: list[float] = np.ravel(mlflow.keras.load_model(uri).predict(np.load("some.npy"), verbose=0)).tolist()
+    return found
+
+
+def answers_elsewhere(uri: str) -> list[float]:
+    """The same of a process that never imports bhsearch."""
+    with started(Path.cwd(), "-c", LOAD, uri, "some.npy") as process:
         output, _ = process.communicate()
         assert process.returncode == 0, output
     by_keras, loaded, signature = json.loads(output.splitlines()[-1])
     assert loaded == []
     assert signature[0]["tensor-spec"] == {"dtype": "float32", "shape": [-1, N_FEATURES]}
-    done = command_here(predict, FILE, "--model", result.version.uri, "--case-pattern", "(case[0-9]+)")
+    found: list[float] = by_keras
+    return found
+
+
+@pytest.mark.parametrize("answers", [answers_here, pytest.param(answers_elsewhere, marks=pytest.mark.slow)])
+def test_keras_command_api_and_server_agree(made: Made, uri: str, tmp_path: Path, answers):
+    frame, by_keras = made.frame, answers(uri)
+    done = command_here(predict, FILE, "--model", uri, "--case-pattern", "(case[0-9]+)")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert [row["image"] for row in rows] == frame["path"].tolist()
     assert rows[0]["case"] == rows[0]["image"][:6]
     assert by_keras == pytest.approx([float(row["probability"]) for row in rows], abs=1e-5)
-    by_api = predict_images(FILE, model=result.version.uri, quiet=True)
+    by_api = predict_images(FILE, model=uri, quiet=True)
     assert by_api["probability"].tolist() == pytest.approx(by_keras, abs=1e-5)
-    frame.assign(case="one").to_parquet("with_cases.parquet")
-    by_api = predict_images("with_cases.parquet", model=f"{result.version.uri}", quiet=True)
+    frame.assign(case="one").to_parquet(tmp_path / "with_cases.parquet")
+    by_api = predict_images(tmp_path / "with_cases.parquet", model=uri, quiet=True)
     assert set(by_api["case"]) == {"one"}
-    assert_serves(result.version.uri, frame, by_keras)
-    assert_refuses_other_inputs(result.version.uri)
-    assert reproduce(None, ProgressReporter(), study=STUDY, trial=uni).largest < 1e-5
-    assert_validates(here, result.version.uri)
-    assert_reports()
+    assert_serves(uri, frame, by_keras)
 
 
-def assert_reports() -> None:
+def test_a_registered_trial_is_trained_again_to_the_same_predictions(made: Made, uri: str):
+    assert reproduce(None, ProgressReporter(), study=STUDY, trial=made.trial).largest < 1e-5
+
+
+def test_reports_speak_of_vectors(uri: str):
     """Neither the page nor the checklists speak of images of a size."""
     done = command_here(report, "--study", STUDY)
     assert done.returncode == 0, done.stderr
@@ -143,9 +188,9 @@ def assert_serves(uri: str, frame: pd.DataFrame, expected: list[float]) -> None:
         served.predict(np.full((1, N_FEATURES), np.nan, np.float32))
 
 
-def assert_refuses_other_inputs(uri: str) -> None:
-    np.savez("mine/narrow.npz", x=np.random.default_rng(0).normal(size=(3, 2)), path=np.array(["a", "b", "c"]))
-    done = command_here(predict, "mine/narrow.npz", "--model", uri)
+def test_other_inputs_are_refused(uri: str, tmp_path: Path):
+    np.savez(tmp_path / "narrow.npz", x=np.random.default_rng(0).normal(size=(3, 2)), path=np.array(["a", "b", "c"]))
+    done = command_here(predict, str(tmp_path / "narrow.npz"), "--model", uri)
     assert done.returncode == 2
     assert f"narrow.npz has 2 features, and the model takes {N_FEATURES}" in done.stderr
     done = command_here(predict, MANIFEST, "--model", uri)
@@ -153,11 +198,10 @@ def assert_refuses_other_inputs(uri: str) -> None:
     assert f"takes vectors of uni_v1 ({N_FEATURES} features), but got images" in done.stderr
 
 
-def assert_validates(here: Path, uri: str) -> None:
-    """On a cohort of the same encoder, and on none of images."""
-    (here / "other").mkdir()
-    write(here / "other", "elsewhere", 7)
-    done = command_here(validate, uri, "--data", "other/manifest.csv", "--features", "other/uni.parquet")
+def test_it_is_validated_on_a_cohort_of_the_same_encoder_and_on_none_of_images(uri: str, tmp_path: Path):
+    write(tmp_path, "elsewhere", 7)
+    cohort = ("--data", str(tmp_path / "manifest.csv"), "--features", str(tmp_path / "uni.parquet"))
+    done = command_here(validate, uri, *cohort)
     assert done.returncode == 0, done.stderr
     done = command_here(validate, uri, "--data", "phantom:cases=24,images=1")
     assert done.returncode == 2

@@ -16,7 +16,10 @@ import_mlflow()
 from bhsearch.tracking import links, saved_views  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
+]
 STUDY, RATE, LAYERS = "μελέτη 組織學", "ρυθμός μάθησης", "層數"
 SCORES = {"001 δίκτυο": 0.91234, "000 網路": 0.71234, "002 δίκτυο": 0.5}
 _PATIENCE_MS = 60_000

@@ -11,7 +11,7 @@ from bhsearch.study.events import ProgressReporter
 from bhsearch.study.feature_precision import stored_choices
 from bhsearch.study.resume.open import open_engine
 from bhsearch.study.runner import optimize
-from tests.studies import search, settings
+from tests.studies import cache_with_networks, search, settings
 
 BOTH = ("staintex-s", "staintex-l")
 
@@ -19,7 +19,7 @@ BOTH = ("staintex-s", "staintex-l")
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """A working directory and a cache without features."""
-    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BHSEARCH_CACHE", cache_with_networks(tmp_path / "cache", *BOTH))
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -12,10 +12,12 @@ import sys
 import psutil
 import pytest
 
+import bhsearch.run
+import bhsearch.worker
 from bhsearch.tracking import keys
 from bhsearch.tracking.upload.outbox import Outbox
 from tests.faults.whole import trials_in
-from tests.studies import STUDY, Store, arguments, environment, run, wait_for
+from tests.studies import STUDY, Store, arguments, command_here, environment, run, wait_for
 from tests.study.cluster.elsewhere import ROOT, install
 
 _SECONDS = 240
@@ -189,19 +191,20 @@ def test_what_a_worker_refuses_ends_the_command_and_leaves_no_study(place):
     assert place.trials() == []
 
 
-def test_parts_of_a_study_by_several_commands(place):
-    local = {"launcher": "local", "workers": 0}
-    code, out, err = ended(place.start(trials=3, only="trials", **local))
-    assert code == 0, out + err
-    assert "Proposed" not in out
+def test_parts_of_a_study_by_several_commands(place, monkeypatch):
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("BHSEARCH_STORAGE", place.storage)
+
+    def ended_here(module, *words):
+        done = command_here(module, *words, "--workers", "0", "--no-tracking")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "Proposed" not in ended_here(bhsearch.run, *arguments(trials=3, only="trials", study=STUDY))
     assert len(place.finished()) == 3
-    code, out, err = ended(place.start(trials=5, only="summary", **local))
-    assert code == 0, out + err
-    assert "Proposed" in out
+    assert "Proposed" in ended_here(bhsearch.run, *arguments(trials=5, only="summary", study=STUDY))
     assert len(place.finished()) == 3  # although five are asked for
-    words = ["--study", STUDY, "--trials", "4", "--only", "trials", "--workers", "0", "--no-tracking"]
-    code, out, err = ended(place.command("worker", *words))
-    assert code == 0, out + err
+    ended_here(bhsearch.worker, "--study", STUDY, "--trials", "4", "--only", "trials")
     assert len(place.finished()) == 4
 
 
@@ -252,7 +255,17 @@ def test_parts_of_a_tracked_study_leave_no_outbox(tmp_path):
 
 
 def test_the_launcher_passes_the_contract_of_its_kind(tmp_path):
-    words = ["-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider", "-k", "elsewhere", "tests/contracts"]
+    words = [
+        "-m",
+        "pytest",
+        "-n0",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "elsewhere",
+        "tests/contracts/test_cluster_launchers.py",
+    ]
     done = subprocess.run(
         [sys.executable, *words],
         cwd=ROOT,

@@ -15,7 +15,7 @@ from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import cached_features, frozen_objective
 from bhsearch.study.outcome import nested
 from bhsearch.study.outcome.nested import check_nested, nested_score, plan_row, search_without
-from tests.studies import Store, cache_of, search, settings, uploading_here
+from tests.studies import Store, cache_of, cache_with_networks, search, settings, uploading_here
 from tests.study.outcome.test_robustness import context_in, with_noise
 
 SAY = ProgressReporter()
@@ -49,7 +49,7 @@ def test_with_one_trial_each_fold_is_predicted_by_the_default_heads_of_the_other
 
 
 def test_noise_in_the_pixels_of_a_fold_changes_no_model_that_predicts_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BHSEARCH_CACHE", cache_with_networks(tmp_path / "cache"))
     prepared = context_in(tmp_path / "images", sampler="tpe")
     inside = prepared.images.fold[0] == 1
 

@@ -25,7 +25,7 @@ from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import cached_features, frozen_objective, shifted_features
 from bhsearch.study.outcome.robustness import N_BEST, in_the_running, is_default, plan_row, robustness_of, thresholds_of
 from bhsearch.study.outcome.selection import RankedTrial
-from tests.studies import cache_of, search, settings
+from tests.studies import cache_of, cache_with_networks, search, settings
 from tests.study.test_sealed_rows import noised
 
 DEFAULT = starting_point(frozen_space(("",)), "staintex-s")
@@ -115,7 +115,7 @@ def with_noise(prepared: StudyContext, rows: np.ndarray) -> StudyContext:
 
 @pytest.mark.parametrize("params", [DEFAULT, MLP], ids=["linear", "hidden"])
 def test_noise_in_the_pixels_of_a_fold_changes_nothing_that_is_used_on_it(params, tmp_path, monkeypatch):
-    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BHSEARCH_CACHE", cache_with_networks(tmp_path / "cache"))
     prepared = context_in(tmp_path / "images")
     k, inside = 1, prepared.images.fold[0] == 1
 
@@ -143,10 +143,10 @@ def test_noise_in_the_pixels_of_a_fold_changes_nothing_that_is_used_on_it(params
 
 
 def test_noise_in_the_sealed_images_changes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BHSEARCH_CACHE", cache_with_networks(tmp_path / "cache"))
     prepared = context_in(tmp_path / "images")
     one = robustness_of(prepared, ranked(DEFAULT), SAY)
-    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "other cache"))
+    monkeypatch.setenv("BHSEARCH_CACHE", cache_with_networks(tmp_path / "other cache"))
     assert robustness_of(noised(prepared), ranked(DEFAULT), SAY) == one
 
 

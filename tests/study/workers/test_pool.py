@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import contextmanager
 
@@ -16,7 +17,17 @@ from bhsearch.study.workers.gpus import visible_gpus
 from bhsearch.study.workers.launchers.local import LocalLauncher
 from bhsearch.study.workers.pool import n_workers
 from tests.faults.whole import assert_whole, workers_of
-from tests.studies import arguments, optuna_trials, run, search, settings, started, trial_is_running, wait_for
+from tests.studies import (
+    arguments,
+    cache_with_networks,
+    optuna_trials,
+    run,
+    search,
+    settings,
+    started,
+    trial_is_running,
+    wait_for,
+)
 
 N_TRIALS = 8
 
@@ -85,7 +96,8 @@ class Recorder(ProgressReporter):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_every_step_of_a_study_is_named_wherever_its_trials_run(here, monkeypatch, workers):
-    monkeypatch.setenv("BHSEARCH_CACHE", str(here / "cache"))
+    monkeypatch.setenv("BHSEARCH_CACHE", cache_with_networks(here / "cache"))
+    shutil.rmtree(here / "cache" / "phantom")
     recorder = Recorder()
     optimize(settings(tracking=False, trials=2, workers=workers), recorder)
     assert recorder.steps == [

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from tests.studies import cache_of, import_mlflow, search, tracked_search, worki
 DATA = "phantom:cases=60,images=1,difficulty=0.2"
 STUDY = "files"
 LOADERS = {"onnx": "bhsearch.tracking.serving", "openvino": "openvino_image_model"}
-# Loads the model in a process that cannot import bhsearch or a framework of networks, and predicts pixels.
+# Loads models in a process that cannot import bhsearch or a framework of networks, and predicts pixels.
 _ALONE = """
 import sys, warnings
 from importlib.abc import MetaPathFinder
@@ -40,14 +42,15 @@ class Blocked(MetaPathFinder):
 sys.meta_path.insert(0, Blocked())
 warnings.simplefilter("ignore")
 import numpy as np, mlflow
-uri, kind, images = sys.argv[1], sys.argv[2], np.load(sys.argv[3])
-if kind == "onnx":
-    import mlflow.onnx, onnxruntime
-    session = onnxruntime.InferenceSession(mlflow.onnx.load_model(uri).SerializeToString())
-    found = session.run(None, {"image": images})[0]
-else:
-    found = mlflow.pyfunc.load_model(uri).get_raw_model().predict(images)
-print(found[:, 0].tolist())
+uris, kind, images = sys.argv[1].split(), sys.argv[2], np.load(sys.argv[3])
+for uri in uris:
+    if kind == "onnx":
+        import mlflow.onnx, onnxruntime
+        session = onnxruntime.InferenceSession(mlflow.onnx.load_model(uri).SerializeToString())
+        found = session.run(None, {"image": images})[0]
+    else:
+        found = mlflow.pyfunc.load_model(uri).get_raw_model().predict(images)
+    print(found[:, 0].tolist())
 """
 
 
@@ -59,12 +62,12 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Made:
-    cache = cache_of(tmp_path_factory)
+    place = cache_of(tmp_path_factory)
 
     def make(folder: Path) -> Made:
         files = {"onnx": write_onnx(folder / "a", name="a"), "openvino": write_openvino(folder / "b", name="b")}
         state(files["openvino"], license="cc-by-nc-4.0")
-        with working_in(folder, cache):
+        with working_in(folder, place):
             backbones = tuple(map(str, files.values()))
             tracked_search(data=DATA, backbones=backbones, image_size=SIZE, trials=2, study=STUDY)
             found = {kind: registered(RegistrationRequest(STUDY, number)) for number, kind in enumerate(files)}
@@ -94,17 +97,27 @@ def uri_of(made: Made, kind: str) -> str:
     return f"models:/{version.name}/{version.number}"
 
 
-def alone(uri: str, kind: str, images: np.ndarray, folder: Path, *blocked: str) -> list[float]:
-    np.save(folder / "images.npy", images)
-    words = [sys.executable, "-c", _ALONE, uri, kind, str(folder / "images.npy"), *blocked]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    found: list[float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+@pytest.fixture(scope="module")
+def alone(made, tmp_path_factory) -> Callable[[str], list[list[float]]]:
+    """What the version and the model of its trial predict without bhsearch, by the format."""
+    folder = tmp_path_factory.mktemp("alone")
+
+    @cache
+    def predicted(kind: str) -> list[list[float]]:
+        np.save(folder / "images.npy", pixels(open_data(DATA).paths()[:3]))
+        # An OpenVINO model needs OpenVINO and NumPy alone, an ONNX model ONNX Runtime.
+        blocked = ("onnx", "onnxruntime") if kind == "openvino" else ("openvino",)
+        uris = f"{uri_of(made, kind)} {made.results[kind].trial.model_uri}"
+        words = [sys.executable, "-c", _ALONE, uris, kind, str(folder / "images.npy"), *blocked]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()[-2:]]
+
+    return predicted
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-def test_one_model_predicts_the_same_in_every_way(kind, made, paths, tmp_path):
+def test_one_model_predicts_the_same_in_every_way(kind, made, paths, alone):
     mlflow = import_mlflow()
     uri = uri_of(made, kind)
     model = open_model(uri, ProgressReporter())
@@ -113,9 +126,7 @@ def test_one_model_predicts_the_same_in_every_way(kind, made, paths, tmp_path):
     assert bad == []
     expected = [row.probability for row in rows]
     assert len(set(expected)) == len(expected)
-    # An OpenVINO model needs OpenVINO and NumPy alone, an ONNX model ONNX Runtime.
-    blocked = ("onnx", "onnxruntime") if kind == "openvino" else ("openvino",)
-    assert alone(uri, kind, pixels(paths), tmp_path, *blocked) == pytest.approx(expected, abs=1e-4)
+    assert alone(kind)[0] == pytest.approx(expected, abs=1e-4)
     served = mlflow.pyfunc.load_model(uri)
     frame = served.predict(pd.DataFrame({"image": [path.read_bytes() for path in paths]}))
     assert frame["probability"].tolist() == pytest.approx(expected, abs=1e-5)
@@ -139,12 +150,11 @@ def test_flavours_and_requirements_are_those_of_the_format(kind, made):
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-def test_the_model_of_a_trial_is_loaded_without_bhsearch(kind, made, paths, tmp_path):
+def test_the_model_of_a_trial_is_loaded_without_bhsearch(kind, made, paths, alone):
     mlflow = import_mlflow()
     trial = made.results[kind].trial
-    images = pixels(paths)
-    found = alone(trial.model_uri, kind, images, tmp_path)
-    whole = mlflow.pyfunc.load_model(trial.model_uri).predict(images)
+    found = alone(kind)[1]
+    whole = mlflow.pyfunc.load_model(trial.model_uri).predict(pixels(paths))
     values = whole["probability"] if isinstance(whole, dict) else whole
     assert values[:, 0].tolist() == pytest.approx(found, abs=1e-5)
 

@@ -131,6 +131,7 @@ def test_a_store_that_cannot_be_opened_is_said_in_one_line_and_nothing_is_lost(o
     assert Outbox(outbox.folder).waiting() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_two_that_send_at_once_send_each_trial_once(outbox, tmp_path):
     """The one of a killed search may still be at it when the next search starts."""
     command = (*DRAIN, str(outbox.folder))
