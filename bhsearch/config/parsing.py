@@ -56,17 +56,19 @@ def parse_pairs(value: Any) -> tuple[str, ...]:
     Keys of a table in the table are joined by a dot: `{"workers": {"gres": "gpu:1"}}` is `workers.gres=gpu:1`.
 
     Raises:
-        ValueError: If a pair has no key or no `=`.
+        SettingsError: If a pair has no key or no `=`.
     """
     if isinstance(value, Mapping):
         value = _flattened(value)
-    pairs = [value] if isinstance(value, str) else value
-    if not isinstance(pairs, (list, tuple)) or not all(isinstance(pair, str) for pair in pairs):
-        raise ValueError("pairs such as partition=gpu")
-    parts = [[part.strip() for part in pair.partition("=")] for pair in pairs]
-    if not all(key and sign for key, sign, _ in parts):
-        raise ValueError("pairs such as partition=gpu")
-    return tuple("".join(part) for part in parts)
+    pairs = value if isinstance(value, (list, tuple)) else [value]
+    return tuple(_pair(each) for each in pairs)
+
+
+def _pair(text: Any) -> str:
+    key, sign, value = text.partition("=") if isinstance(text, str) else ("", "", "")
+    if not (key.strip() and sign):
+        raise SettingsError(f"--launcher-option must be KEY=VALUE, such as partition=gpu, but got {text!r}.")
+    return f"{key.strip()}={value.strip()}"
 
 
 def _flattened(table: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -10,7 +10,7 @@ from bhsearch.data.embeddings.open import load_manifest, with_vectors
 from bhsearch.data.images.decode import Progress
 from bhsearch.data.layouts.base import NO_OPTIONS, LayoutOptions
 from bhsearch.data.layouts.manifest import SUFFIXES
-from bhsearch.data.layouts.registry import AUTO
+from bhsearch.data.layouts.registry import AUTO, require_known
 from bhsearch.data.load_dataset import load_dataset
 from bhsearch.data.magnification import at_magnification
 from bhsearch.data.synthetic.phantom import parse_spec, phantom_dataset, phantom_folder
@@ -22,6 +22,16 @@ PHANTOM, MANIFEST = "phantom", "manifest"
 def is_phantom(data: str | None) -> bool:
     """Return whether a value of `--data` selects synthetic tissue."""
     return data is None or data == PHANTOM or data.startswith(f"{PHANTOM}:")
+
+
+def check_layout(layout: str) -> None:
+    """Check that a value of `--layout` is known, without opening data.
+
+    Raises:
+        UnknownPartError: If it is unknown.
+    """
+    if layout != PHANTOM:
+        require_known(layout)
 
 
 def make_phantom(data: str | None, progress: Progress | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from bhsearch.config import Settings, encoder_names
 from bhsearch.data.audit import Audit, audit
 from bhsearch.data.dataset import Dataset
-from bhsearch.data.open_data import is_phantom, make_phantom, open_settings
+from bhsearch.data.open_data import check_layout, is_phantom, make_phantom, open_settings
 from bhsearch.data.splits import Split, check_split_options, make_split
 from bhsearch.engines.registry import ENGINES, check_engine, with_sampler
 from bhsearch.errors import BackboneError, SettingsError
@@ -287,6 +287,7 @@ def check_choices(settings: Settings) -> None:
     Raises:
         SettingsError: If the value of an option is unknown or contradicts another option.
     """
+    check_layout(settings.layout)
     check_engine(settings.engine, settings.sampler, settings.workers, settings.pruner, settings.storage)
     if settings.regime != FINETUNE and settings.sampler in ENGINES.get(settings.engine).capabilities.paced:
         raise SettingsError(

@@ -9,19 +9,18 @@ from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from bhsearch.errors import StudyError
 from bhsearch.runtime import cache
 from bhsearch.runtime.store_schema import SCHEMA, require_schema
 from bhsearch.tracking import keys
-from bhsearch.tracking.store_uri import VARIABLE, check_uri, shown, sqlite_file, tracking_uri
+from bhsearch.tracking.store_uri import VARIABLE, check_uri, host_of, shown, sqlite_file, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _EMPTY = "empty.db"  # database of MLflow in the cache
 # Without this tag, the user interface may show its pages for language models.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -129,9 +128,9 @@ def store_file() -> Path | None:
     return sqlite_file(uri) if uri else Path("mlflow.db").absolute()
 
 
-def is_on_loopback() -> bool:
-    """Return whether the address of the store means this machine on every machine. Does not import MLflow."""
-    return is_on_server() and urlsplit(tracking_uri()).hostname in _LOCAL_HOSTS
+def tracking_host() -> str:
+    """Return the host of the store's server; empty for a file. Does not import MLflow."""
+    return "" if store_file() else host_of(tracking_uri())
 
 
 def artifact_folder(uri: str | None = None) -> Path | None:

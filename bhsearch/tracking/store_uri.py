@@ -46,7 +46,7 @@ def _why_not(uri: str) -> str:
     if scheme in ("databricks", "databricks-uc", "uc"):
         return "the stores of Databricks and Unity Catalog are not supported."
     if scheme in ("http", "https"):
-        if not _host(uri):
+        if not host_of(uri):
             return f"the name of a host is missing. Write {scheme}://HOST:PORT."
         return ""
     if scheme.startswith("sqlite"):
@@ -62,7 +62,8 @@ def _why_not(uri: str) -> str:
     return ""
 
 
-def _host(uri: str) -> str:
+def host_of(uri: str) -> str:
+    """Return the host in an address; empty if it names none."""
     try:
         return urlsplit(uri).hostname or ""
     except ValueError:  # unbalanced brackets

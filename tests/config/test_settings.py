@@ -317,8 +317,13 @@ def test_pairs_come_from_options_and_from_tables(given, pairs):
 
 @pytest.mark.parametrize("given", ["partition", "=gpu", " =gpu", "", ["a=1", "b"], [1], 3, None, True])
 def test_what_is_no_pair_is_refused(given):
-    with pytest.raises(ValueError, match="pairs such as partition=gpu"):
+    with pytest.raises(SettingsError, match="--launcher-option must be KEY=VALUE, such as partition=gpu, but got "):
         parse_pairs(given)
+
+
+def test_of_several_options_of_a_launcher_the_wrong_one_is_named():
+    with pytest.raises(SettingsError, match=r"but got 'partition'\.$"):
+        load_settings(None, {"launcher_option": ["time=60", "partition"]})
 
 
 def test_options_of_a_launcher_may_be_a_table_of_the_file(tmp_path):

@@ -80,12 +80,14 @@ def test_a_job_whose_pods_are_killed_and_evicted_is_finished_by_their_replacemen
     words += [word for pair in options.items() for word in ("--launcher-option", "=".join(pair))]
     pods = []
     with mlflow_server(tmp_path / "server") as server:
-        done = run(tmp_path, *words, BHSEARCH_STORAGE=storage, MLFLOW_TRACKING_URI=server.uri)
+        done = run(tmp_path, *words, BHSEARCH_STORAGE=storage, MLFLOW_TRACKING_URI="http://mlflow:5000")
         assert done.returncode == 0, done.stderr
         (manifest,) = tmp_path.glob("jobs/*/job.yaml")
         documents = list(yaml.safe_load_all(manifest.read_text()))
         lines = manifest.with_name("secret.env").read_text().splitlines()
         secret = dict(line.split("=", 1) for line in lines)
+        assert secret["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
+        secret["MLFLOW_TRACKING_URI"] = server.uri  # in the place of a Service of this name
         (tmp_path / "cache").mkdir()
 
         def start(index):

@@ -10,7 +10,14 @@ import pytest
 from alembic.operations import Operations
 
 from bhsearch.errors import StudyError
-from bhsearch.tracking.connection import artifact_folder, check_store, open_client, open_experiment, require_store
+from bhsearch.tracking.connection import (
+    artifact_folder,
+    check_store,
+    open_client,
+    open_experiment,
+    require_store,
+    tracking_host,
+)
 from bhsearch.tracking.store_uri import hidden, shown
 from tests.studies import import_mlflow
 
@@ -285,3 +292,18 @@ def test_an_experiment_of_a_later_schema_is_refused(client):
     client.create_experiment("breakhis", tags={"bhsearch.schema": "2"})
     with pytest.raises(StudyError, match="has the unknown schema 2"):
         open_experiment(client, "breakhis")
+
+
+@pytest.mark.parametrize(
+    ("uri", "host"),
+    [
+        ("", ""),
+        ("sqlite:////tmp/mlflow.db", ""),
+        ("http://ann:s3cret@mlflow.example.org:5000/base", "mlflow.example.org"),
+        ("https://[::1]:5000", "::1"),
+        ("postgresql://ann@localhost/mlflow", "localhost"),
+    ],
+)
+def test_the_host_of_a_server_is_known(here, monkeypatch, uri, host):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking_host() == host

@@ -79,6 +79,16 @@ def detect(data: Path, class_map: Sequence[str] = ()) -> str:
     return _detected(data, images, LayoutOptions(class_map=class_map))
 
 
+def require_known(layout: str) -> None:
+    """Check that a layout is known.
+
+    Raises:
+        UnknownPartError: If it is neither `auto` nor a key of `LAYOUTS`.
+    """
+    if layout != AUTO and layout not in LAYOUTS:
+        raise LAYOUTS.unknown(layout, (AUTO, *LAYOUTS), f" The layouts are:\n{_known_layouts()}")
+
+
 def _checked_layout(data: Path, layout: str) -> str:
     """Check that the layout is known and fits the data, which are a folder or a file.
 
@@ -89,8 +99,7 @@ def _checked_layout(data: Path, layout: str) -> str:
         DataError: If the data do not exist, or are a folder instead of a file or vice versa.
         UnknownPartError: If the layout is unknown.
     """
-    if layout != AUTO and layout not in LAYOUTS:
-        raise LAYOUTS.unknown(layout, (AUTO, *LAYOUTS), f" The layouts are:\n{_known_layouts()}")
+    require_known(layout)
     try:
         data.stat()
     except OSError as error:

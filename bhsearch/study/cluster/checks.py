@@ -6,13 +6,15 @@ import shlex
 from dataclasses import replace
 
 from bhsearch.config import ALL, Settings
+from bhsearch.engines.optuna.storages.url import server_host
 from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import SettingsError
+from bhsearch.runtime.hosts import is_loopback
 from bhsearch.study.context import FROZEN
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.workers.launchers.base import LAUNCHERS
 from bhsearch.study.workers.launchers.jobs import ClusterLauncher, options_of
-from bhsearch.tracking.connection import is_on_loopback, open_client, store_file
+from bhsearch.tracking.connection import open_client, store_file, tracking_host
 
 
 def cluster_launcher(settings: Settings) -> ClusterLauncher | None:
@@ -63,6 +65,9 @@ def cluster_launcher(settings: Settings) -> ClusterLauncher | None:
             f"--launcher {name} needs an MLflow server that all machines reach, but the store is the file {file}. "
             "Start `mlflow server`, and set MLFLOW_TRACKING_URI=http://HOST:5000, or use --no-tracking."
         )
+    here = _own_addresses(settings)
+    if here and launcher.only_renders:
+        raise SettingsError(f"{here[0]} Give the address by which the jobs of --launcher {name} reach the server.")
     if settings.tracking and not settings.dry_run:
         open_client()  # so that no job waits in a queue to find that the server is down
     return launcher
@@ -75,8 +80,8 @@ def for_cluster(settings: Settings, reporter: ProgressReporter) -> Settings:
         settings: Settings of the study.
         reporter: Receives notes on what other machines may not reach.
     """
-    if settings.tracking and is_on_loopback():
-        reporter.say("MLFLOW_TRACKING_URI names the loopback address, which other machines take for themselves.")
+    for sentence in _own_addresses(settings):
+        reporter.say(sentence)
     if settings.regime != "auto":
         return settings
     reporter.say(
@@ -101,6 +106,20 @@ def _require_no_extras(settings: Settings) -> None:
             "without it, and then, on a machine with the data and the cache: bhsearch worker --study "
             f"{shlex.quote(settings.study or 'NAME')} --only summary {words}"
         )
+
+
+def _own_addresses(settings: Settings) -> list[str]:
+    """Return a sentence on each server whose address is, on another machine, that of the machine itself."""
+    hosts = {"--storage": server_host(settings.storage)}
+    if settings.tracking:
+        hosts["MLFLOW_TRACKING_URI"] = tracking_host() or None
+    sentences = []
+    for name, host in hosts.items():
+        if host == "":
+            sentences.append(f"{name} names no host, so that each machine would look for the database on itself.")
+        elif host is not None and is_loopback(host):
+            sentences.append(f"{name} names {host}, which on another machine is that machine itself.")
+    return sentences
 
 
 def _require_no_options(settings: Settings) -> None:

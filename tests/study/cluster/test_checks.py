@@ -124,7 +124,36 @@ def test_a_server_on_the_loopback_address_is_pointed_out(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
     notes = Notes()
     for_cluster(Settings(regime="frozen"), notes)
-    assert "names the loopback address" in notes.said[0]
+    assert notes.said == ["MLFLOW_TRACKING_URI names localhost, which on another machine is that machine itself."]
+    notes = Notes()
+    for_cluster(Settings(regime="frozen", tracking=False), notes)
+    assert notes.said == []
+
+
+@pytest.mark.parametrize(
+    ("storage", "said"),
+    [
+        ("postgresql+psycopg://ann:s3cret@127.0.0.1:5433/studies", "--storage names 127.0.0.1, which on another"),
+        ("postgresql+psycopg://ann@/studies", "--storage names no host, so that each machine would look for"),
+    ],
+)
+def test_a_database_on_the_loopback_address_is_pointed_out(monkeypatch, storage, said):
+    for name in ("PGHOST", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    notes = Notes()
+    for_cluster(Settings(regime="frozen", storage=storage), notes)
+    assert len(notes.said) == 1
+    assert notes.said[0].startswith(said)
+    assert "s3cret" not in notes.said[0]
+    with pytest.raises(SettingsError, match=f"{said}.*Give the address by which the jobs of --launcher kubernetes"):
+        cluster_launcher(Settings(**{**GIVEN, "storage": storage}))
+
+
+def test_pods_are_not_sent_to_their_own_loopback_address(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    with pytest.raises(SettingsError, match=r"MLFLOW_TRACKING_URI names localhost.*Give the address by which"):
+        cluster_launcher(Settings(**GIVEN))
+    assert cluster_launcher(Settings(**GIVEN, tracking=False)) is LAUNCHER
 
 
 COMMAND = ["--launcher", "kubernetes", "--dry-run", "--study", "mine", "--data", "/nowhere/images"]
@@ -152,7 +181,7 @@ def test_long_commands_are_printed_on_one_line(tmp_path, monkeypatch):
     done = command_here(bhsearch.run, *words)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("kubectl create secret")]
-    assert line.endswith("--from-env-file=jobs/mine/secret.env")
+    assert "--from-env-file=jobs/mine/secret.env" in line
     assert "s3cret" not in done.stdout + done.stderr
 
 
@@ -162,7 +191,9 @@ def test_long_commands_are_printed_on_one_line(tmp_path, monkeypatch):
         (WITH_OPTIONS, "cannot use the storage sqlite:///optuna.db"),
         ([*WITH_OPTIONS, "--storage", "journal:/c/s.log", "--sampler", "qmd"], "qmd"),
         ([*WITH_OPTIONS, "--storage", "journal:/c/s.log", "--resize", "tiles", "--regime", "finetune"], "tiles"),
-        ([*WITH_OPTIONS, "--launcher-option", "gpus"], "launcher"),
+        ([*WITH_OPTIONS, "--storage", "journal:/c/s.log", "--layout", "breakhs"], "breakhs"),
+        ([*WITH_OPTIONS, "--storage", "journal:s.log"], "the journal of --storage must be below /cache"),
+        ([*WITH_OPTIONS, "--launcher-option", "gpus"], "--launcher-option must be KEY=VALUE, such as partition=gpu"),
         (COMMAND[2:], "--dry-run requires the launcher of a cluster"),
         (["--only", "nothing"], "--only must be all, features, features:BACKBONE, trials or summary"),
         (["--only", "features:"], "but got 'features:'"),

@@ -57,6 +57,29 @@ def storage_file(url: str) -> Path | None:
     return journal_file(url) or sqlite_file(url)
 
 
+def server_host(url: str) -> str | None:
+    """Return the host of a database server; empty for a socket of this machine.
+
+    A PostgreSQL URL without a host has the host of the environment variable PGHOST.
+
+    Returns:
+        None for files, for invalid URLs, and if a service file of PostgreSQL names the host.
+    """
+    if storage_file(url) is not None:
+        return None
+    try:
+        parts = make_url(url)
+    except ArgumentError:
+        return None
+    host = parts.host or parts.query.get("host")
+    if not host and parts.get_backend_name() == "postgresql":
+        if parts.query.get("service") or os.environ.get("PGSERVICE"):
+            return None
+        host = os.environ.get("PGHOST")
+    host = host if isinstance(host, str) else "" if host is None else host[0]
+    return "" if host.startswith(("/", "@")) else host  # a folder, or an abstract name, of a socket
+
+
 def check_storage(url: str) -> None:
     """Check that workers and later commands can access a storage.
 

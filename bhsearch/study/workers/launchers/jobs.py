@@ -7,6 +7,7 @@ its own trials, and goes on if the command that placed it ends.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,11 @@ from bhsearch.errors import RunError
 
 STORAGE_VARIABLE = "BHSEARCH_STORAGE"
 TIME_IS_UP = 130  # exit code of a worker whose `--timeout` is over
-# Beginnings of the environment variables that a worker needs; some contain passwords.
-_PREFIXES = ("BHSEARCH_", "MLFLOW_", "PG", "AWS_", "KERAS_", "OMP_NUM_THREADS")
+# Environment variables that a worker needs; some contain passwords. HF_ and HUGGING are those of Hugging Face.
+_PREFIXES = ("BHSEARCH_", "MLFLOW_", "PG", "AWS_", "KERAS_", "HF_", "HUGGING")
+_NAMES = ("OMP_NUM_THREADS", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")  # in either case
+_SECRET = re.compile(r"STORAGE|URI|PASS|TOKEN|SECRET|KEY|AUTH|CREDENTIAL")  # in names of environment variables
 
 
 class JobsLeftError(RunError):
@@ -77,8 +81,35 @@ class StudyJobs:
 
 def job_variables(storage: str) -> dict[str, str]:
     """Return the environment variables of jobs: the storage, and those of this process that a worker uses."""
-    found = {name: value for name, value in os.environ.items() if name.startswith(_PREFIXES)}
-    return found | {STORAGE_VARIABLE: storage}
+    found = {name: value for name, value in os.environ.items() if name.startswith(_PREFIXES) or name in _NAMES}
+    proxies = {name: value for name, value in os.environ.items() if is_proxy(name)}
+    return found | proxies | {STORAGE_VARIABLE: storage}
+
+
+def is_proxy(variable: str) -> bool:
+    """Return whether an environment variable names a proxy, or the hosts that need none."""
+    return variable.lower() in _PROXIES
+
+
+def may_be_secret(variable: str) -> bool:
+    """Return whether the value of an environment variable may be secret, judged by the name of the variable."""
+    return _SECRET.search(variable) is not None or is_proxy(variable)
+
+
+def make_private_folder(folder: Path, ignored: Sequence[str]) -> None:
+    """Create the folder of a study's jobs, which only its owner can read, with a `.gitignore`.
+
+    Args:
+        folder: Folder to create. One that exists, and that others can read, is made private.
+        ignored: Files and folders in it that must not get into a repository, in the format of `.gitignore`.
+
+    Raises:
+        OSError: If the folder cannot be created or changed.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
+    (folder / ".gitignore").write_text("".join(f"{name}\n" for name in ignored), encoding="utf-8")
 
 
 class Placement(Protocol):

@@ -12,10 +12,11 @@ the user creates from a file with mode 0600.
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -23,10 +24,20 @@ import yaml
 from bhsearch.config import TRIALS
 from bhsearch.config.loading import to_toml
 from bhsearch.data.open_data import is_phantom
+from bhsearch.engines.optuna.storages.url import journal_file
 from bhsearch.errors import SettingsError
 from bhsearch.runtime.environment import write_private
-from bhsearch.study.workers.launchers.jobs import STORAGE_VARIABLE, TIME_IS_UP, Placement, StudyJobs
-from bhsearch.text import plural
+from bhsearch.runtime.hosts import is_loopback
+from bhsearch.study.workers.launchers.jobs import (
+    STORAGE_VARIABLE,
+    TIME_IS_UP,
+    Placement,
+    StudyJobs,
+    is_proxy,
+    make_private_folder,
+    may_be_secret,
+)
+from bhsearch.tracking.store_uri import host_of
 
 MANIFEST, SECRET_FILE = "job.yaml", "secret.env"
 _CONFIG_FOLDER, _CONFIG_FILE, _WORK_FOLDER = "/etc/bhsearch", "settings.toml", "/work"
@@ -93,13 +104,14 @@ class KubernetesLauncher:
     def write(self, jobs: StudyJobs) -> Sequence[str]:
         """Write the manifest and the file of the Secret, and return the `kubectl` lines; see `ClusterLauncher`."""
         _require_paths_of_pods(jobs.settings)
-        kept = {name: value for name, value in jobs.variables.items() if not _is_local_path(value)}
+        _require_shared_journal(jobs)
+        kept = {name: value for name, value in jobs.variables.items() if not _is_of_this_machine(name, value)}
         secret = "".join(f"{name}={_one_line(name, value)}\n" for name, value in kept.items())
         manifest = "---\n".join(
             yaml.dump(each, Dumper=_Dumper, sort_keys=False, width=1000) for each in _documents(jobs)
         )
         try:
-            jobs.folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(jobs.folder, [SECRET_FILE])
             (jobs.folder / MANIFEST).write_text(manifest, encoding="utf-8")
             write_private(jobs.folder / SECRET_FILE, secret)
         except OSError as error:
@@ -226,16 +238,21 @@ def _lines(jobs: StudyJobs, left_out: Sequence[str]) -> list[str]:
     namespace = ["--namespace", options["namespace"]] if "namespace" in options else []
     manifest, secret = (_shown(jobs.folder / file) for file in (MANIFEST, SECRET_FILE))
     create = ["create", "secret", "generic", options.get("secret", name), f"--from-env-file={secret}"]
+    several = f"The job has {jobs.n_workers} pods, each a worker; pod 0 also ranks the trials."
     lines = [
-        f"The job has {plural(jobs.n_workers, 'pod')}, each a worker; pod 0 also ranks the trials. Create the Secret, "
-        "submit the job, and watch it:",
-        shlex.join(["kubectl", *create, *namespace]),
-        shlex.join(["kubectl", "apply", "-f", manifest]),
+        "The job has 1 pod, a worker that also ranks the trials." if jobs.n_workers == 1 else several,
+        "Create the Secret, submit the job, and watch it. Repeating these lines ends a job of this study that is still "
+        "running, and starts it again; finished trials are kept.",
+        # `create` alone fails if the Secret exists, and `apply` if the job does: its template cannot be changed.
+        shlex.join(["kubectl", *create, *namespace, "--dry-run=client", "-o", "yaml"]) + " | kubectl apply -f -",
+        shlex.join(["kubectl", "replace", "--force", "-f", manifest]),
         shlex.join(["kubectl", "logs", "-f", "-l", f"job-name={name}", "--prefix", *_requests(jobs), *namespace]),
         f"{secret} contains the storage and its password; delete it when the Secret exists.",
     ]
     if left_out:
-        lines.append(f"Not in the Secret, because they are paths of this machine: {', '.join(left_out)}.")
+        lines.append(
+            f"Not in the Secret, because they name paths or proxies of this machine only: {', '.join(left_out)}."
+        )
     return lines
 
 
@@ -266,13 +283,35 @@ def _require_paths_of_pods(settings: Mapping[str, Any]) -> None:
                 )
 
 
+def _require_shared_journal(jobs: StudyJobs) -> None:
+    """Check that a journal is on the cache claim, the only folder of a pod that others share and that it can write.
+
+    Raises:
+        SettingsError: If each pod would have a journal of its own.
+    """
+    file = journal_file(jobs.variables[STORAGE_VARIABLE])
+    root = {**_DEFAULTS, **jobs.options}["cache_path"]
+    if file is None or PurePosixPath(root) in PurePosixPath(posixpath.normpath(file)).parents:
+        return
+    raise SettingsError(
+        f"With --launcher kubernetes, the journal of --storage must be below {root}, where all pods share the cache "
+        f"claim, such as journal:{root.rstrip('/')}/studies.log, but got 'journal:{file}'."
+    )
+
+
 def _is_relative_path(backbone: str) -> bool:
     return "/" in backbone and not backbone.startswith(("/", "hf://"))
 
 
-def _is_local_path(value: str) -> bool:
-    """Return whether the value of a variable is an absolute path, which a pod would not find."""
-    return value.startswith(("/", "~"))
+def _is_of_this_machine(name: str, value: str) -> bool:
+    """Return whether a variable names a path or a proxy of this machine, which a pod would not find.
+
+    A secret value may begin like a path.
+    """
+    if is_proxy(name):
+        return name.lower() != "no_proxy" and is_loopback(host_of(value if "//" in value else f"//{value}"))
+    is_value = may_be_secret(name) and not name.endswith(("FILE", "PATH")) and name != "PGSSLKEY"
+    return not is_value and value.startswith(("/", "~"))
 
 
 def _one_line(name: str, value: str) -> str:

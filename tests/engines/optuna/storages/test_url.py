@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bhsearch.engines.optuna.storages.url import scrubbed, without_password
+from bhsearch.engines.optuna.storages.url import scrubbed, server_host, without_password
 
 # Host and database in capitals, all that is secret without them: a capital in what is shown is none of the secret.
 PLACE = "HOST:5432/DB"
@@ -77,3 +77,37 @@ def test_what_is_no_secret_stays_in_the_message():
 
 def test_an_answer_that_may_hold_a_short_password_is_not_shown():
     assert "not shown" in scrubbed("FATAL: no host a", "postgresql://ann:a@host/db")
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("postgresql+psycopg://ann:s3cret@db.example.org:5433/studies", "db.example.org"),
+        ("postgresql://ann@localhost/studies", "localhost"),
+        ("postgresql+psycopg://ann@[::1]:5432/studies", "::1"),
+        ("postgresql+psycopg://ann@/studies?host=db", "db"),
+        ("postgresql+psycopg://ann@/studies?host=/var/run/postgresql", ""),
+        ("postgresql+psycopg:///studies", ""),
+        ("postgresql+psycopg:///studies?service=lab", None),
+        ("mysql+pymysql://ann@db/studies", "db"),
+        ("sqlite:///optuna.db", None),
+        ("journal:/shared/studies.log", None),
+        ("no url", None),
+    ],
+)
+def test_the_host_of_a_server_is_found(monkeypatch, url, host):
+    for name in ("PGHOST", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    assert server_host(url) == host
+
+
+def test_a_postgresql_url_without_a_host_has_that_of_the_environment(monkeypatch):
+    monkeypatch.delenv("PGSERVICE", raising=False)
+    monkeypatch.setenv("PGHOST", "db.example.org")
+    assert server_host("postgresql+psycopg:///studies") == "db.example.org"
+    assert server_host("postgresql+psycopg://other/studies") == "other"
+    assert server_host("mysql+pymysql:///studies") == ""
+    monkeypatch.setenv("PGHOST", "/var/run/postgresql")
+    assert server_host("postgresql+psycopg:///studies") == ""
+    monkeypatch.setenv("PGSERVICE", "lab")
+    assert server_host("postgresql+psycopg:///studies") is None

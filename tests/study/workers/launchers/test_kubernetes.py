@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import stat
 import subprocess
 import tomllib
+from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,10 +188,79 @@ def test_paths_of_this_machine_are_left_out_and_named(tmp_path):
     assert "PGUSER=ann\n" in text
     assert "/etc/ssl" not in text
     assert "/home/ann" not in text
-    assert lines[-1] == "Not in the Secret, because they are paths of this machine: AWS_CA_BUNDLE."
+    said = "Not in the Secret, because they name paths or proxies of this machine only: AWS_CA_BUNDLE."
+    assert lines[-1] == said
     plain = {each["name"]: each["value"] for each in container_of(documents)["env"] if "value" in each}
     assert plain["BHSEARCH_CACHE"].startswith("/cache/")
     assert plain["BHSEARCH_OUTBOX"].startswith("/cache/")  # so that finished trials survive a pod
+
+
+@pytest.mark.parametrize("value", ["/abc+def", "~abc"])
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD", "HF_TOKEN"])
+def test_a_secret_that_looks_like_a_path_is_kept(tmp_path, name, value):
+    _, lines = written(tmp_path, variables={"BHSEARCH_STORAGE": STORAGE, name: value})
+    assert f"{name}={value}\n" in (tmp_path / "jobs" / "mine" / SECRET_FILE).read_text()
+    assert "Not in the Secret" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "name", ["PGPASSFILE", "PGSSLKEY", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE", "HF_TOKEN_PATH"]
+)
+def test_a_path_of_a_secret_is_a_path(tmp_path, name):
+    _, lines = written(tmp_path, variables={"BHSEARCH_STORAGE": STORAGE, name: "/home/ann/file"})
+    assert "/home/ann" not in (tmp_path / "jobs" / "mine" / SECRET_FILE).read_text()
+    assert lines[-1].endswith(f": {name}.")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_kept"),
+    [
+        ("https_proxy", "http://proxy.example.org:3128", True),
+        ("HTTPS_PROXY", "http://localhost:3128", False),
+        ("http_proxy", "127.0.0.1:3128", False),
+        ("no_proxy", "localhost", True),
+    ],
+)
+def test_a_proxy_of_this_machine_is_left_out(tmp_path, name, value, is_kept):
+    written(tmp_path, variables={"BHSEARCH_STORAGE": STORAGE, name: value})
+    assert (f"{name}={value}\n" in (tmp_path / "jobs" / "mine" / SECRET_FILE).read_text()) == is_kept
+
+
+def test_git_adds_no_secret(tmp_path):
+    written(tmp_path)
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    subprocess.run(["git", "-C", tmp_path, "add", "."], check=True)
+    added = subprocess.run(["git", "-C", tmp_path, "ls-files"], check=True, capture_output=True, text=True).stdout
+    assert added.splitlines() == ["jobs/mine/.gitignore", "jobs/mine/job.yaml"]
+    assert stat.S_IMODE((tmp_path / "jobs" / "mine").stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="needs kubectl, but no cluster")
+def test_kubectl_reads_the_secret_from_its_file(tmp_path):
+    variables = {
+        "BHSEARCH_STORAGE": STORAGE,
+        "PGPASSWORD": "/a#b=c 'd' $e",
+        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+    }
+    _, lines = written(tmp_path, variables=variables, options={**NEEDED, "namespace": "lab"})
+    (line,) = [line for line in lines if line.startswith("kubectl create secret")]
+    create, pipe, apply = line.partition(" | ")
+    assert pipe + apply == " | kubectl apply -f -"
+    done = subprocess.run(shlex.split(create), capture_output=True, text=True, check=True)
+    secret = yaml.safe_load(done.stdout)
+    assert secret["metadata"]["namespace"] == "lab"
+    assert {name: b64decode(value).decode() for name, value in secret["data"].items()} == variables
+
+
+@pytest.mark.parametrize(
+    ("n_workers", "said"),
+    [
+        (1, "The job has 1 pod, a worker that also ranks the trials."),
+        (2, "The job has 2 pods, each a worker; pod 0 also ranks the trials."),
+    ],
+)
+def test_the_number_of_pods_is_said(tmp_path, n_workers, said):
+    assert written(tmp_path, n_workers=n_workers)[1][0] == said
 
 
 def test_a_variable_of_several_lines_is_refused(tmp_path):
@@ -212,11 +283,11 @@ def test_the_options_are_in_the_manifest(tmp_path):
     claims = {each["name"]: each.get("persistentVolumeClaim", {}).get("claimName") for each in pod["volumes"]}
     assert (claims["data"], claims["cache"]) == ("images", "cache")
     assert {each["name"] for each in pod["volumes"]} == set(mounts)
-    create, apply, logs = (shlex.split(line) for line in lines if line.startswith("kubectl"))
+    create, submit, logs = (shlex.split(line) for line in lines if line.startswith("kubectl"))
     assert create[1:5] == ["create", "secret", "generic", "study-secret"]
-    assert create[-2:] == logs[-2:] == ["--namespace", "lab"]
-    assert apply[1:3] == ["apply", "-f"]
-    assert Path(apply[3]).is_file()
+    assert create[6:8] == logs[-2:] == ["--namespace", "lab"]
+    assert submit[1:4] == ["replace", "--force", "-f"]  # also if the job exists, whose template cannot be changed
+    assert Path(submit[4]).is_file()
 
 
 def test_without_limits_and_data_claim_there_are_none(tmp_path):
@@ -295,6 +366,24 @@ def test_relative_paths_are_refused_and_nothing_is_written(tmp_path, key, value)
     with pytest.raises(SettingsError, match=f"--{key.replace('_', '-')} must be an absolute path in the pods"):
         written(tmp_path, settings=settings)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "path", ["s.log", "~/s.log", "/s.log", "/cache", "/cachet/s.log", "/cache/../s.log", "/data/s.log"]
+)
+def test_a_journal_that_pods_do_not_share_is_refused_and_nothing_is_written(tmp_path, path):
+    options = {**NEEDED, "data_claim": "images"}  # which is mounted read-only
+    with pytest.raises(SettingsError, match=rf"must be below /cache, .*, but got 'journal:{re.escape(path)}'"):
+        written(tmp_path, variables={"BHSEARCH_STORAGE": f"journal:{path}"}, options=options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("cache_path", "path"), [("/cache", "/cache/s.log"), ("/a/b/", "/a/b/c/s.log"), ("/a", "/a/./b//s")]
+)
+def test_a_journal_on_the_cache_claim_is_allowed(tmp_path, cache_path, path):
+    options = {**NEEDED, "cache_path": cache_path}
+    assert "Job" in written(tmp_path, variables={"BHSEARCH_STORAGE": f"journal:{path}"}, options=options)[0]
 
 
 def test_names_that_are_no_paths_are_allowed(tmp_path):

@@ -129,6 +129,30 @@ def test_a_dry_run_shows_the_command_and_no_secret(tmp_path):
     assert "s3cr3t" not in done.stdout + done.stderr
 
 
+def test_a_dry_run_of_one_worker_speaks_of_one_actor(tmp_path):
+    words = [*arguments(workers=1), "--no-tracking", "--storage", f"journal:{tmp_path}/studies.log"]
+    words += ["--launcher", "ray", "--launcher-option", "num_cpus=2", "--dry-run"]
+    done = run(tmp_path, *words, OMP_NUM_THREADS="7", HF_TOKEN="t0ken")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "1 actor, with num_cpus=2 and 1 GPU if the cluster has one, that runs bhsearch worker" in said
+    assert "HF_TOKEN" in said
+    assert "OMP_NUM_THREADS" not in said, "num_cpus sets it"
+    assert "t0ken" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_threads_of_a_worker_are_those_of_its_cpus_not_of_the_shell(tmp_path, cluster):
+    storage = f"journal:{tmp_path}/studies.log"
+    with begin(tmp_path, cluster, storage, OMP_NUM_THREADS="7", HF_HOME="/shared/hub") as command:
+        wait_for(lambda: len(trials_in(storage)) > 1 and len(workers_in(tmp_path)) >= 4, command)
+        variables = [each.environ() for each in workers_in(tmp_path) if each.pid != command.pid]
+        command.send_signal(signal.SIGINT)
+        output = command.communicate(timeout=120)[0]
+    assert command.returncode == 130, output
+    assert {(each["OMP_NUM_THREADS"], each["HF_HOME"]) for each in variables} == {("1", "/shared/hub")}
+
+
 @pytest.mark.slow
 def test_a_study_survives_a_lost_node(tmp_path, cluster):
     storage = f"journal:{tmp_path}/studies.log"

@@ -39,10 +39,13 @@ class RayLauncher:
         """Return what would be placed; Ray needs no files."""
         request = RayOptions.of(jobs.options)
         gpus = "1 GPU if the cluster has one" if request.num_gpus is None else f"num_gpus={request.num_gpus:g}"
+        needs = f"with num_cpus={request.num_cpus:g} and {gpus}"
+        several = f"{jobs.n_workers} actors, each {needs}, that run"
+        variables = sorted(jobs.variables.keys() - {"OMP_NUM_THREADS"})  # set by num_cpus
         return [
-            f"{jobs.n_workers} actors, each with num_cpus={request.num_cpus:g} and {gpus}, that run",
+            f"1 actor, {needs}, that runs" if jobs.n_workers == 1 else several,
             shlex.join(["bhsearch", *worker_arguments(jobs)]),
-            f"with the variables {', '.join(sorted(jobs.variables))} of this command. Logs: {jobs.folder}",
+            f"with the variables {', '.join(variables)} of this command. Logs: {jobs.folder}",
         ]
 
     def submit(self, jobs: StudyJobs) -> Placement:

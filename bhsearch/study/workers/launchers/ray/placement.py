@@ -187,7 +187,7 @@ class RayPlacement:
             scheduling_strategy="SPREAD",
             **self._options,
         )
-        handle = kind.remote(self._arguments, {**variables, **self._jobs.variables}, str(Path.cwd()), str(log))
+        handle = kind.remote(self._arguments, {**self._jobs.variables, **variables}, str(Path.cwd()), str(log))
         return _PlacedWorker(slot, handle, time.monotonic())
 
     def _answered(self, workers: list[_PlacedWorker] | None = None) -> list[_PlacedWorker]:

@@ -13,13 +13,12 @@ from bhsearch.config.loading import to_toml
 from bhsearch.errors import SettingsError
 from bhsearch.runtime.environment import write_private
 from bhsearch.runtime.processes import own_command
-from bhsearch.study.workers.launchers.jobs import StudyJobs
+from bhsearch.study.workers.launchers.jobs import StudyJobs, make_private_folder, may_be_secret
 from bhsearch.study.workers.launchers.slurm.options import WORKERS, directives, has_controls, max_running, setup
 
 PARTS = (FEATURES, WORKERS, SUMMARY)  # one job each, in the order of their submission
 ENVIRONMENT, SETTINGS, LOGS = "environment.sh", "settings.toml", "logs"
 _ENCODER = "ENCODER"  # stands for the name of a backbone in a command line
-_SECRET = re.compile(r"STORAGE|URI|PASS|TOKEN|SECRET|KEY|AUTH|CREDENTIAL")  # in names of environment variables
 # Jobs that a job waits for, and the condition on their end.
 _CONDITIONS: dict[str, dict[str, str]] = {
     FEATURES: {},
@@ -62,12 +61,9 @@ class JobFiles:
         folder, jobs = self.jobs.folder, self.jobs
         _require_supported(folder, jobs.study)
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir(mode=0o700, exist_ok=True)
-            folder.chmod(0o700)  # it may be a folder of the user, who made it readable by others
+            make_private_folder(folder, [ENVIRONMENT, f"{LOGS}/"])
             (folder / LOGS).mkdir(exist_ok=True)
             write_private(folder / ENVIRONMENT, _environment(jobs.variables))
-            (folder / ".gitignore").write_text(f"{ENVIRONMENT}\n{LOGS}/\n", encoding="utf-8")
             (folder / SETTINGS).write_text(to_toml(jobs.settings), encoding="utf-8")
             for part in PARTS:
                 self.script(part).write_text(self._text(part), encoding="utf-8", errors="surrogateescape")
@@ -110,7 +106,7 @@ class JobFiles:
 
     def secret_names(self) -> list[str]:
         """Return the names of variables that SLURM must not store: the jobs read them from `environment.sh`."""
-        return [name for name in _valid(self.jobs.variables) if _SECRET.search(name)]
+        return [name for name in _valid(self.jobs.variables) if may_be_secret(name)]
 
     def _program(self) -> str:
         """Return the call of sbatch without the variables that SLURM would store with the job."""
