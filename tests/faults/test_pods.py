@@ -60,7 +60,7 @@ class Pod:
 
     def end(self):
         """Wait for the end, and return exit code and log."""
-        log = self._process.communicate(timeout=240)[0]
+        log = self._process.communicate(timeout=480)[0]
         return self._process.returncode, log
 
     def discard(self):
