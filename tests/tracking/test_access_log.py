@@ -37,11 +37,16 @@ def opened(client, study):
 
 def collect(tmp_path):
     """As an administrator does with `mlflow gc`: what is deleted is deleted for good."""
-    with warnings.catch_warnings():
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
         from mlflow.cli import cli
+        from mlflow.tracking._tracking_service import utils
 
-        done = CliRunner().invoke(cli, ["gc", "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"])
+        # The command sets both for the whole process.
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.setattr(utils, "_tracking_uri", uri)
+        done = CliRunner().invoke(cli, ["gc", "--backend-store-uri", uri])
     assert done.exit_code == 0, done.output
 
 

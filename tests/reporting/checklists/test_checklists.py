@@ -97,7 +97,7 @@ def test_data_split_and_sample_size_are_those_of_the_report(tested):
     assert "a stratified share of the cases of the same data set" in claim["7"].value
     assert "benign (0) or malignant (1)" in tripod["8a"].value
     for numbers in (tripod["21"].value, claim["35"].value):
-        assert "26 cases (10 with benign, 16 with malignant images), 977 images" in numbers
+        assert "26 cases (10 with benign, 16 with malignant images), 221 images" in numbers
         assert "16 cases (7 with benign, 9 with malignant images), 40 images" in numbers
     assert "folds: 5, split fingerprint 4567cdef" in claim["19"].value
     assert "Folds keep together: case" in claim["20"].value

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from bhsearch.config import FEATURES, SUMMARY, TRIALS
+from bhsearch.engines.optuna.storages.url import journal_file
 from bhsearch.errors import RunError
+from bhsearch.tracking.store_uri import shown
 
 STORAGE_VARIABLE = "BHSEARCH_STORAGE"
 TIME_IS_UP = 130  # exit code of a worker whose `--timeout` is over
@@ -74,6 +76,12 @@ class StudyJobs:
     def summary(self) -> list[str]:
         """Return the arguments of `bhsearch` that rank the trials of the study and log the summary."""
         return ["worker", "--study", self.study, "--only", SUMMARY, "--workers", "0", *self._tracking()]
+
+    def storage_name(self) -> str:
+        """Return what is the same for all commands that mean the same storage, without its password."""
+        storage = self.variables[STORAGE_VARIABLE]
+        journal = journal_file(storage)
+        return str(journal.absolute()) if journal is not None else shown(storage)
 
     def _tracking(self) -> list[str]:
         return ["--no-tracking"] if "--no-tracking" in self.worker_options else []

@@ -7,7 +7,13 @@ import stat
 
 import pytest
 
-from bhsearch.study.workers.launchers.jobs import job_variables, make_private_folder, may_be_secret
+from bhsearch.study.workers.launchers.jobs import (
+    STORAGE_VARIABLE,
+    StudyJobs,
+    job_variables,
+    make_private_folder,
+    may_be_secret,
+)
 
 USED = {
     "BHSEARCH_CACHE": "/shared/cache",
@@ -63,3 +69,18 @@ def test_a_folder_that_others_could_read_is_made_private(tmp_path):
         make_private_folder(folder, ["secret.env", "logs/"])
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert (folder / ".gitignore").read_text() == "secret.env\nlogs/\n"
+
+
+def test_a_storage_has_one_name_wherever_a_command_starts(tmp_path, monkeypatch):
+    def name(storage):
+        return StudyJobs("a", 1, [], {}, [], {}, {STORAGE_VARIABLE: storage}, tmp_path).storage_name()
+
+    names = []
+    for folder in (tmp_path / "ann", tmp_path / "bob"):
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        names += [name("journal:studies.log"), name(f"journal:{folder}/studies.log")]
+    assert names[0] == names[1] != names[2] == names[3]
+    url = "postgresql+psycopg://ann:s3cr3t@db.example.org/studies"
+    assert name(url) == name(url.replace("s3cr3t", "other"))
+    assert "s3cr3t" not in name(url)

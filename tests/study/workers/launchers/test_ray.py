@@ -13,7 +13,6 @@ import pytest
 from bhsearch.errors import MissingError, SettingsError
 from bhsearch.study.workers.launchers.ray.launcher import LAUNCHER
 from bhsearch.study.workers.launchers.ray.options import RayOptions
-from bhsearch.study.workers.launchers.ray.placement import _storage_name
 from tests.faults.whole import assert_gone, trials_in
 from tests.studies import arguments, environment, run, wait_for
 from tests.study.workers.launchers.ray_cluster import RayCluster, ray_cluster
@@ -103,18 +102,6 @@ def test_wrong_use_ends_before_a_study_exists(tmp_path, options, said):
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "studies.log").exists()
-
-
-def test_workers_are_followed_by_commands_of_the_same_storage_only(tmp_path, monkeypatch):
-    names = []
-    for folder in (tmp_path / "ann", tmp_path / "bob"):
-        folder.mkdir()
-        monkeypatch.chdir(folder)
-        names += [_storage_name("journal:studies.log"), _storage_name(f"journal:{folder}/studies.log")]
-    assert names[0] == names[1] != names[2] == names[3]
-    url = "postgresql+psycopg://ann:s3cr3t@db.example.org/studies"
-    assert _storage_name(url) == _storage_name(url.replace("s3cr3t", "other"))
-    assert "s3cr3t" not in _storage_name(url)
 
 
 def test_a_dry_run_shows_the_command_and_no_secret(tmp_path):

@@ -14,11 +14,10 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError
 
-from bhsearch.engines.optuna.storages.url import journal_file
 from bhsearch.errors import InputError, RunError, SettingsError
 from bhsearch.runtime.processes import how_it_ended
 from bhsearch.study.workers.gpus import memory_variables
-from bhsearch.study.workers.launchers.jobs import STORAGE_VARIABLE, TIME_IS_UP, StudyJobs
+from bhsearch.study.workers.launchers.jobs import TIME_IS_UP, StudyJobs
 from bhsearch.study.workers.launchers.ray.actor import WorkerActor, versions
 from bhsearch.study.workers.launchers.ray.cluster import (
     NAMESPACE,
@@ -31,7 +30,6 @@ from bhsearch.study.workers.launchers.ray.cluster import (
 from bhsearch.study.workers.launchers.ray.options import RayOptions
 from bhsearch.study.workers.launchers.ray.supervisor import DONE
 from bhsearch.text import plural
-from bhsearch.tracking.store_uri import shown
 
 _MOST_RESTARTS = 20  # of one actor, by Ray, also while no command follows the study
 _MOST_DEATHS = 3  # of actors in a row that said nothing
@@ -76,7 +74,7 @@ class RayPlacement:
         try:
             self._options = self._options_of(request)
             self._lines = [self._welcome()]
-            storage = hashlib.sha256(_storage_name(jobs.variables[STORAGE_VARIABLE]).encode()).hexdigest()[:8]
+            storage = hashlib.sha256(jobs.storage_name().encode()).hexdigest()[:8]
             self._prefix = f"{jobs.study}/{storage}/"
             self._workers = self._found()
             taken = {worker.slot for worker in self._workers}
@@ -276,12 +274,6 @@ class RayPlacement:
     def _kill(worker: _PlacedWorker) -> None:
         with suppress(RayError, ValueError):  # ValueError: the actor has ended before it was placed
             ray.kill(worker.handle)
-
-
-def _storage_name(storage: str) -> str:
-    """Return what is the same for all commands that mean the same storage, without its password."""
-    journal = journal_file(storage)
-    return str(journal.absolute()) if journal is not None else shown(storage)
 
 
 def _report(worker: _PlacedWorker) -> dict[str, Any]:
