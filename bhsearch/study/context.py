@@ -287,8 +287,8 @@ def check_choices(settings: Settings) -> None:
     Raises:
         SettingsError: If the value of an option is unknown or contradicts another option.
     """
-    check_layout(settings.layout)
     check_engine(settings.engine, settings.sampler, settings.workers, settings.pruner, settings.storage)
+    check_layout(settings.layout)
     if settings.regime != FINETUNE and settings.sampler in ENGINES.get(settings.engine).capabilities.paced:
         raise SettingsError(
             f"--sampler {settings.sampler} requires --regime finetune, but got --regime {settings.regime}: it sets the "
