@@ -49,6 +49,9 @@ class Case:
     reason: str
 
 
+pytestmark = pytest.mark.faults
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("mutated") / "tree"
