@@ -372,6 +372,7 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_site_has_every_page(site):
     pages = [page.relative_to(DOCS) for page in DOCS.rglob("*.md")] + [Path(name) for name in generate.PAGES]
     names = [page.parent if page.name == "index.md" else page.with_suffix("") for page in pages]

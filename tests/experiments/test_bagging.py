@@ -19,6 +19,7 @@ def bagging():
     return load("bagging")
 
 
+@pytest.mark.slow
 def test_bags_are_compared_with_single_heads(bagging, capsys):
     found = bagging.main([*SMALL, "--splits", "2", "--trials", "4", "--bags", "2"])
     printed = capsys.readouterr().out

@@ -16,6 +16,7 @@ def drift():
     return load("drift")
 
 
+@pytest.mark.slow
 def test_strong_shifts_are_found_and_unchanged_batches_are_not(drift, capsys):
     found = drift.main(["--data", "phantom:cases=60,images=1", *SMALL])
     assert max(found[f"unchanged, {size}"] for size in (1, 5, 10)) <= 0.02

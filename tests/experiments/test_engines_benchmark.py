@@ -118,6 +118,7 @@ def test_tables_come_back_from_their_file_and_a_damaged_file_is_said_to_be_one(t
 # -- recording --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_recorded_trial_is_that_of_a_study_and_its_last_third_was_never_seen(tmp_path, monkeypatch):
     """Recorded twice, the second time from where the first one stopped."""
     some = {"backbone": "staintex-s", "policy": "stain", "views": 2}
@@ -172,6 +173,7 @@ def test_the_cases_put_aside_are_a_third_of_development_and_no_sealed_ones():
     assert len(units_of_groups(held_out.index).keys) == len(aside)
 
 
+@pytest.mark.slow
 def test_a_recorded_finetune_trial_holds_what_pruners_hear(tmp_path):
     given = ["--data", "phantom:cases=24,images=2", "--finetune", "--backbones", "cnn", "--image-size", "32"]
     file = tmp_path / "some.jsonl"

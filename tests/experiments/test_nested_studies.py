@@ -23,6 +23,7 @@ def found(nested_studies):
     return nested_studies.main([*SMALL, "--studies", "2", "--trials", "3", "--fresh-cases", "20"])
 
 
+@pytest.mark.slow
 def test_each_kind_has_its_truth(found):
     assert [study.truth for study in found["null"]] == [0.5, 0.5]
     assert all(0.5 < study.truth <= 1 for study in found["non-null"])

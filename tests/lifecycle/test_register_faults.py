@@ -45,6 +45,7 @@ def state(history):
     return models, versions, access_log.accesses(history.client, digest)
 
 
+@pytest.mark.slow
 def test_no_request_that_fails_opens_or_promotes_anything(inside, proxy):
     """The champion, the earlier openings, the study: each of them must have been told by the server."""
     before = state(inside)
