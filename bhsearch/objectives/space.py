@@ -136,11 +136,9 @@ def finetune_space(
         policies: Names of additional augmentation policies, from plugins.
         batch_sizes: Choices of the parameter `batch`, in images, the default first.
     """
-    choices = {"image_size": tuple(image_sizes), "batch": tuple(batch_sizes)}
+    sizes = {"image_size": tuple(image_sizes), "batch": tuple(batch_sizes)}
     first, *rest = _FINETUNE
-    rest = [
-        replace(row, start=(some := choices[row.name])[0], choices=some) if row.name in choices else row for row in rest
-    ]
+    rest = [_with_choices(row, sizes[row.name]) if row.name in sizes else row for row in rest]
     return (replace(first, choices=tuple(backbones)), *_with_policies(rest, policies))
 
 
@@ -191,6 +189,11 @@ def check_batch_sizes(sizes: Sequence[int]) -> None:
 def views_in(params: Params) -> tuple[str, ...]:
     """Return the views of a parameter set of a frozen space, the image itself first; only that one for vectors."""
     return views_of(params["policy"], params["views"]) if "policy" in params else views_of("none", 1)
+
+
+def _with_choices(parameter: Parameter, choices: tuple[Any, ...]) -> Parameter:
+    """Return a parameter with other choices, of which the first is the default."""
+    return replace(parameter, start=choices[0], choices=choices)
 
 
 def _with_policies(space: Sequence[Parameter], policies: Sequence[str]) -> tuple[Parameter, ...]:

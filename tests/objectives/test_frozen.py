@@ -94,8 +94,8 @@ def objective(data: Data, tmp_path_factory: pytest.TempPathFactory) -> FrozenObj
 
 
 @pytest.fixture(scope="module")
-def made() -> dict[bytes, tuple[FrozenObjective, str]]:
-    """Objectives on noise, each with its cache, by the images that are noise: made once for all points of a test."""
+def made() -> dict[tuple[bytes, bytes], tuple[FrozenObjective, str]]:
+    """Objectives on noise, each with its cache, by noisy images and labels: made once for all points of a test."""
     return {}
 
 
@@ -104,7 +104,8 @@ def noisy(data: Data, made, tmp_path_factory: pytest.TempPathFactory, monkeypatc
     """A function: an objective on the data set with noise as the pixels of some images, and nothing cached of it."""
 
     def objective(rows: np.ndarray, label: np.ndarray | None = None) -> FrozenObjective:
-        if rows.tobytes() not in made:
+        key = rows.tobytes(), b"" if label is None else label.tobytes()
+        if key not in made:
             folder = tmp_path_factory.mktemp("noise")
             cache = fresh_cache(folder / "cache", tmp_path_factory)
             shutil.copytree(data.index.root, folder / "images")
@@ -113,8 +114,8 @@ def noisy(data: Data, made, tmp_path_factory: pytest.TempPathFactory, monkeypatc
                 noise = random.integers(0, 256, (160, 240, 3), np.uint8)
                 Image.fromarray(noise).save(folder / "images" / path)
             monkeypatch.setenv("BHSEARCH_CACHE", cache)
-            made[rows.tobytes()] = data.objective(load_dataset(folder / "images", layout="breakhis"), label), cache
-        found, cache = made[rows.tobytes()]
+            made[key] = data.objective(load_dataset(folder / "images", layout="breakhis"), label), cache
+        found, cache = made[key]
         monkeypatch.setenv("BHSEARCH_CACHE", cache)
         return found
 

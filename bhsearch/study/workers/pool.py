@@ -353,9 +353,9 @@ class WorkerPool:
 def n_workers(settings: Settings) -> int:
     """Return the number of worker processes; 0 if the command runs the trials itself.
 
-    With the launcher of a cluster, it is the number of workers that are placed on other machines. The number is
-    `--workers` if given; otherwise `--workers-per-gpu` for each GPU, and at least 1, or 1 if the engine
-    is not parallel. With `--workers-per-gpu auto`, it is the number at the start.
+    The number is `--workers` if given; otherwise `--workers-per-gpu` for each GPU, and at least 1, or 1 if the engine
+    is not parallel. With `--workers-per-gpu auto`, it is the number at the start. With the launcher of a cluster, it is
+    the number of workers that are placed on other machines.
 
     Raises:
         SettingsError: If `--workers-per-gpu` is given without a GPU.

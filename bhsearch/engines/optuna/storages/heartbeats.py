@@ -104,13 +104,15 @@ class _Leases:
 
     def _touch(self, file: Path) -> None:
         """Create or renew a file in the folder, which another process that ends may remove at the same time."""
-        for _ in range(_TRIES):
-            with contextlib.suppress(FileNotFoundError, FileExistsError):
+        for left in reversed(range(_TRIES)):
+            try:
                 self._folder.mkdir(exist_ok=True)
                 file.touch()
+            except (FileNotFoundError, FileExistsError):
+                if not left:
+                    raise
+            else:
                 return
-        self._folder.mkdir(exist_ok=True)
-        file.touch()
 
     def _end(self, own: Path) -> None:
         """Remove the lease of this process; the one of a process that is killed remains for a day."""

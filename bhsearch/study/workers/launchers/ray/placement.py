@@ -106,7 +106,8 @@ class RayPlacement:
         running = [worker for worker in self._workers if worker.node]
         deadline = time.monotonic() + _STOP_SECONDS + 2 * _ANSWER_SECONDS
         while running and time.monotonic() < deadline:
-            running = [worker for worker in running if worker not in self._answered(running) or not _has_ended(worker)]
+            answered = self._answered(running)
+            running = [worker for worker in running if worker not in answered or _running_report(worker) is not None]
             time.sleep(_STEP_SECONDS)
         for worker in self._workers:
             self._kill(worker)
@@ -156,11 +157,8 @@ class RayPlacement:
             slot = int(name.removeprefix(self._prefix).partition("-")[0])
             found.append(_PlacedWorker(slot, handle, time.monotonic()))
         for worker in self._answered(found):
-            try:
-                report = _report(worker)
-            except RayError:
-                report = {"code": DONE}
-            if report["code"] is None:
+            report = _running_report(worker)
+            if report is not None:
                 worker.node = report["node"]
             else:
                 self._kill(worker)
@@ -283,9 +281,10 @@ def _report(worker: _PlacedWorker) -> dict[str, Any]:
     return report
 
 
-def _has_ended(worker: _PlacedWorker) -> bool:
-    """Return whether a worker, whose answer has come, has ended."""
+def _running_report(worker: _PlacedWorker) -> dict[str, Any] | None:
+    """Return the answer of an actor, which has come; None if its worker has ended."""
     try:
-        return _report(worker)["code"] is not None
+        report = _report(worker)
     except RayError:
-        return True
+        return None
+    return report if report["code"] is None else None

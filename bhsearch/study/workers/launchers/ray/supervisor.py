@@ -19,8 +19,7 @@ from bhsearch.runtime.processes import how_it_ended, python_command
 from bhsearch.study.workers.launchers.jobs import TIME_IS_UP
 from bhsearch.study.workers.launchers.ray.child import MODULE
 
-# Exit codes of a worker that has nothing left to do: the study is finished, or its time is up.
-DONE = 0
+DONE = 0  # exit code of a worker whose study is finished
 _FAILED = 1
 _SOON_SECONDS = 300.0  # a worker that was killed within this time may have made no progress
 _READ_SECONDS = 5.0
