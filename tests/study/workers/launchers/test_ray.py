@@ -178,10 +178,11 @@ def test_ctrl_c_ends_the_workers_and_their_trials(tmp_path, cluster):
 @pytest.mark.slow
 def test_when_the_time_is_up_running_trials_end_and_waiting_workers_go(tmp_path, cluster):
     storage = f"journal:{tmp_path}/studies.log"
-    with begin(tmp_path, cluster, storage, "--timeout", "15", "--workers", "3") as command:
+    words = ["--trials", "4000", "--timeout", "5", "--workers", "3"]  # far more trials than fit into the time
+    with begin(tmp_path, cluster, storage, *words) as command:
         output = command.communicate(timeout=200)[0]
     assert command.returncode == 130, output
-    assert "Time is up after 15 s." in output
+    assert "Time is up after 5 s." in output
     assert {trial.state.name for trial in trials_in(storage)} == {"COMPLETE"}
     assert_gone(workers_in(tmp_path), 10)
     assert {file.name for file in (tmp_path / "jobs").rglob("*.log")} == {"worker-0.log", "worker-1.log"}
